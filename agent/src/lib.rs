@@ -1,0 +1,1 @@
+//! The vswitch agent: what the data plane shall be, stated by name; the Linux kernel backend

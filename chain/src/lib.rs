@@ -1,0 +1,1 @@
+//! The chain: elements, the endpoint with a task per connection, and the client half

@@ -1,0 +1,1 @@
+//! Prefixes for endpoints and addresses for connections: pools, durable leases, the prefix server and its client

@@ -1,0 +1,1 @@
+//! Ordered start and shutdown: signals, named subsystems, deadlines

@@ -1,0 +1,1 @@
+//! Network services and their endpoints: store, matching, expiry, server and client

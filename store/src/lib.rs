@@ -1,0 +1,1 @@
+//! One crash-safe file of typed records, committed in groups

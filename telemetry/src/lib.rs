@@ -1,0 +1,1 @@
+//! Logs, OTLP traces, Prometheus metrics and the admin listener that serves them

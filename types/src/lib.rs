@@ -1,0 +1,1 @@
+//! Newtypes of the field and the typed Connection; no I/O
