@@ -1,0 +1,210 @@
+use std::any::Any;
+use std::future::{Future, ready};
+use std::time::Duration;
+
+use carrick_types::Connection;
+use futures::future::BoxFuture;
+use tokio::time::timeout;
+use tracing::{Instrument, debug_span};
+
+use crate::{Error, Kind, Operation};
+
+/// One link of the chain (NSM: chain element).
+///
+/// # Contract
+///
+/// - Calls for one connection come one at a time and in order.
+/// - An element is open exactly if its `state` is `Some`. The chain closes
+///   every open element, last one first: after a failed first Request, a passed
+///   deadline, Close, expiry and shutdown. So there is no rollback code here.
+/// - What must be undone goes into `state` *before* it is asked for, under a
+///   name computed from the connection's id: an answer lost to a timeout can
+///   then still be cleaned up. Every `.await` may be the last.
+/// - `close` may come again after an error, and for things never made.
+/// - Work stands before `next`, so that the list of elements reads in the order
+///   of action; after `next` only the answer changes.
+pub trait Element: Send + Sync + 'static {
+    /// Its name in spans, metrics and errors, e.g. `"ipam"`.
+    const NAME: &'static str;
+
+    /// What it holds for one connection, from the first Request to the Close.
+    type State: Send + 'static;
+
+    /// Serves a Request; on a refresh `state` is already `Some`.
+    fn request(
+        &self,
+        connection: Connection,
+        state: &mut Option<Self::State>,
+        next: Next<'_>,
+    ) -> impl Future<Output = Result<Connection, Error>> + Send;
+
+    /// Gives back what `state` holds; after `Ok` the chain drops it.
+    fn close(
+        &self,
+        connection: &Connection,
+        state: &mut Self::State,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// The rest of the chain.
+pub struct Next<'a> {
+    elements: &'a [Box<dyn AnyElement>],
+    slots: &'a mut [Slot],
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.elements.iter().map(|element| element.name()))
+            .finish()
+    }
+}
+
+impl<'a> Next<'a> {
+    /// Hands the connection on; at the end of the chain it is the answer.
+    pub fn request(self, connection: Connection) -> BoxFuture<'a, Result<Connection, Error>> {
+        match (self.elements.split_first(), self.slots.split_first_mut()) {
+            (Some((element, elements)), Some((slot, slots))) => {
+                let span = debug_span!("element", otel.name = element.name());
+                Box::pin(
+                    element
+                        .request(connection, slot, Next { elements, slots })
+                        .instrument(span),
+                )
+            }
+            _ => Box::pin(ready(Ok(connection))),
+        }
+    }
+}
+
+/// The elements of an endpoint or a client, in the order in which they act.
+#[derive(Default)]
+pub struct Chain {
+    elements: Vec<Box<dyn AnyElement>>,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Chain {
+    /// Time one element has to close one connection; its own, not the caller's.
+    pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Appends an element.
+    #[must_use]
+    pub fn then(mut self, element: impl Element) -> Self {
+        self.elements.push(Box::new(element));
+        self
+    }
+
+    /// Appends an element if there is one.
+    #[must_use]
+    pub fn then_some(self, element: Option<impl Element>) -> Self {
+        match element {
+            Some(element) => self.then(element),
+            None => self,
+        }
+    }
+
+    /// Names of the elements in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.elements.iter().map(|element| element.name())
+    }
+
+    /// Slots for the states of one connection, all of them closed.
+    pub(crate) fn open(&self) -> Slots {
+        Slots(self.elements.iter().map(|e| e.new_slot()).collect())
+    }
+
+    pub(crate) async fn request(
+        &self,
+        connection: Connection,
+        slots: &mut Slots,
+    ) -> Result<Connection, Error> {
+        let next = Next {
+            elements: &self.elements,
+            slots: &mut slots.0,
+        };
+        next.request(connection).await
+    }
+
+    /// Closes what is open, last element first. Stops at an element that fails:
+    /// what those before it hold may still be in use by what could not be
+    /// removed, and an address kept too long is better than one given twice.
+    pub(crate) async fn close(&self, connection: &Connection, slots: &mut Slots) -> Result<(), Error> {
+        for (element, slot) in self.elements.iter().zip(&mut slots.0).rev() {
+            let closed = timeout(Self::CLOSE_TIMEOUT, element.close(connection, slot)).await;
+            closed.unwrap_or_else(|late| {
+                let kind = Kind::DeadlineExceeded;
+                Err(Error::new(element.name(), Operation::Close, &connection.id, kind, late))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What the elements hold for one connection.
+pub(crate) struct Slots(Vec<Slot>);
+
+type Slot = Box<dyn Any + Send>;
+
+/// An [`Element`] with its `State` type erased, so that a chain is a list.
+trait AnyElement: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    fn new_slot(&self) -> Slot;
+
+    fn request<'a>(
+        &'a self,
+        connection: Connection,
+        slot: &'a mut Slot,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Connection, Error>>;
+
+    fn close<'a>(
+        &'a self,
+        connection: &'a Connection,
+        slot: &'a mut Slot,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+}
+
+impl<E: Element> AnyElement for E {
+    fn name(&self) -> &'static str {
+        E::NAME
+    }
+
+    fn new_slot(&self) -> Slot {
+        Box::new(None::<E::State>)
+    }
+
+    fn request<'a>(
+        &'a self,
+        connection: Connection,
+        slot: &'a mut Slot,
+        next: Next<'a>,
+    ) -> BoxFuture<'a, Result<Connection, Error>> {
+        Box::pin(Element::request(self, connection, state_of::<E>(slot), next))
+    }
+
+    fn close<'a>(
+        &'a self,
+        connection: &'a Connection,
+        slot: &'a mut Slot,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let slot = state_of::<E>(slot);
+            if let Some(state) = slot {
+                Element::close(self, connection, state).await?;
+                *slot = None;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn state_of<E: Element>(slot: &mut Slot) -> &mut Option<E::State> {
+    slot.downcast_mut().expect("a slot is made by its own element")
+}
