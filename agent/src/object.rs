@@ -59,10 +59,24 @@ pub struct LinkRoute {
 /// How the two ends are joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkKind {
-    /// Both ends are on this node; the agent makes both.
+    /// The device at the near end is there already, made by the agent of the
+    /// other end as [`LinkKind::VethOpen`]; only what lies on it (addresses,
+    /// routes, neighbours, MTU) is put, and deleting it deletes both ends.
+    /// Not there (yet) is an error that may be tried again.
+    Given,
+    /// Both ends are on this node; the agent makes both and all that lies on them.
     Veth {
         /// The other end.
         far: End,
+    },
+    /// Both ends are on this node and the agent makes both devices, up, with
+    /// hardware addresses and MTU; what lies on the far one is for its owner to
+    /// put ([`LinkKind::Given`]) and is left alone here.
+    VethOpen {
+        /// The namespace of the other end.
+        netns: Netns,
+        /// Its name there.
+        name: IfName,
     },
     /// The other end is on another node, whose agent makes it (RFC 7348).
     Vxlan {
