@@ -1,0 +1,152 @@
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batch::{Batch, Change};
+use crate::table::Definition;
+use crate::{Error, error};
+
+/// How many batches may wait. A caller beyond that waits in `commit`.
+const QUEUE: usize = 1024;
+
+/// The sending end of the writer thread.
+///
+/// A thread and not a task: the commit waits for the disk, and must not end with
+/// a runtime that is shut down while records are queued.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Job>,
+    path: PathBuf,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    records: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Job {
+    batch: Batch,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the returned value and all waiting commits
+    /// are gone, or when `database` is.
+    pub(crate) fn start(database: &Arc<Database>, path: Option<&Path>) -> Result<Self, Error> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let path = error::shown(path);
+        let counters = Arc::<Counters>::default();
+        let work = Work {
+            database: Arc::downgrade(database),
+            path: path.clone(),
+            counters: counters.clone(),
+        };
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || work.run(jobs))
+            .map_err(|source| Error::Thread {
+                path: path.clone(),
+                source,
+            })?;
+        Ok(Self {
+            queue,
+            path,
+            counters,
+        })
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (done, answer) = oneshot::channel();
+        let stopped = || Error::Stopped {
+            path: self.path.clone(),
+        };
+        self.queue
+            .send(Job { batch, done })
+            .await
+            .map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    pub(crate) fn commits(&self) -> u64 {
+        self.counters.commits.load(Relaxed)
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.counters.records.load(Relaxed)
+    }
+}
+
+struct Work {
+    database: Weak<Database>,
+    path: PathBuf,
+    counters: Arc<Counters>,
+}
+
+impl Work {
+    fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        let mut group = Vec::with_capacity(QUEUE);
+        while jobs.blocking_recv_many(&mut group, QUEUE) > 0 {
+            // The file must be released before anybody hears of the outcome: who
+            // then drops the store may open the file again at once.
+            let Some(outcome) = self.database.upgrade().map(|d| self.write(&d, &group)) else {
+                return;
+            };
+            self.answer(group.drain(..), &outcome);
+        }
+    }
+
+    fn write(&self, database: &Database, group: &[Job]) -> Result<(), Arc<redb::Error>> {
+        let changes = || group.iter().flat_map(|job| &job.batch.changes);
+        let records = changes().count();
+        transact(database, changes())?;
+        self.counters.commits.fetch_add(1, Relaxed);
+        self.counters.records.fetch_add(records as u64, Relaxed);
+
+        Ok(())
+    }
+
+    fn answer(&self, group: impl Iterator<Item = Job>, outcome: &Result<(), Arc<redb::Error>>) {
+        for job in group {
+            let outcome = outcome.clone().map_err(|source| Error::Write {
+                path: self.path.clone(),
+                source,
+            });
+            // Whoever dropped the future does not want to know.
+            let _ = job.done.send(outcome);
+        }
+    }
+}
+
+/// Writes all `changes` in their order, durably, or none.
+fn transact<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<(), Arc<redb::Error>> {
+    let transaction = database.begin_write().map_err(shared)?;
+    for change in changes {
+        let mut table = transaction
+            .open_table(Definition::new(change.table))
+            .map_err(shared)?;
+        match &change.value {
+            Some(value) => table
+                .insert(change.key.as_str(), value.as_slice())
+                .map_err(shared)?,
+            None => table.remove(change.key.as_str()).map_err(shared)?,
+        };
+    }
+    transaction.commit().map_err(shared)
+}
+
+fn shared(error: impl Into<redb::Error>) -> Arc<redb::Error> {
+    Arc::new(error.into())
+}
