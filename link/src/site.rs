@@ -1,0 +1,35 @@
+use std::net::IpAddr;
+
+use carrick_agent::Netns;
+use carrick_types::{Mechanism, Mtu};
+
+/// What an endpoint knows of the node it runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Name of the node. Network namespaces have a meaning within it only, so
+    /// a `KERNEL` offer from another node is passed over.
+    pub node: String,
+    /// Who owns the links in the agent's eyes: the endpoint's name.
+    pub owner: String,
+    /// The namespace in which the links of the service meet.
+    pub router: Netns,
+    /// The underlay address for tunnels; without one there are no links to other nodes.
+    pub underlay: Option<IpAddr>,
+    /// Largest packet of the underlay.
+    pub underlay_mtu: Mtu,
+    /// UDP port of VXLAN (RFC 7348: 4789).
+    pub vxlan_port: u16,
+}
+
+impl Site {
+    /// Largest packet that a link of this mechanism carries.
+    pub(crate) fn mtu_of(&self, mechanism: &Mechanism) -> Mtu {
+        use carrick_types::MechanismType::Vxlan;
+
+        match (&mechanism.kind, self.underlay) {
+            (Vxlan, Some(IpAddr::V6(_))) => self.underlay_mtu.less(Mtu::VXLAN_OVERHEAD_V6),
+            (Vxlan, _) => self.underlay_mtu.less(Mtu::VXLAN_OVERHEAD_V4),
+            _ => Mtu::JUMBO,
+        }
+    }
+}
