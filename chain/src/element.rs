@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use carrick_types::Connection;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, debug_span};
 
 use crate::{Error, Kind, Operation};
@@ -50,6 +50,7 @@ pub trait Element: Send + Sync + 'static {
 pub struct Next<'a> {
     elements: &'a [Box<dyn AnyElement>],
     slots: &'a mut [Slot],
+    deadline: Instant,
 }
 
 impl std::fmt::Debug for Next<'_> {
@@ -61,16 +62,24 @@ impl std::fmt::Debug for Next<'_> {
 }
 
 impl<'a> Next<'a> {
+    /// When the Request is given up. The chain sees to it; an element needs to
+    /// know only where it asks another process.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Hands the connection on; at the end of the chain it is the answer.
     pub fn request(self, connection: Connection) -> BoxFuture<'a, Result<Connection, Error>> {
         match (self.elements.split_first(), self.slots.split_first_mut()) {
             (Some((element, elements)), Some((slot, slots))) => {
                 let span = debug_span!("element", otel.name = element.name());
-                Box::pin(
-                    element
-                        .request(connection, slot, Next { elements, slots })
-                        .instrument(span),
-                )
+                let next = Next {
+                    elements,
+                    slots,
+                    deadline: self.deadline,
+                };
+                Box::pin(element.request(connection, slot, next).instrument(span))
             }
             _ => Box::pin(ready(Ok(connection))),
         }
@@ -119,27 +128,46 @@ impl Chain {
         Slots(self.elements.iter().map(|e| e.new_slot()).collect())
     }
 
+    /// Serves a Request until `deadline`; what is half done then stays in the
+    /// slots, to be closed or gone on with.
     pub(crate) async fn request(
         &self,
         connection: Connection,
         slots: &mut Slots,
+        deadline: Instant,
     ) -> Result<Connection, Error> {
+        let id = connection.id.clone();
         let next = Next {
             elements: &self.elements,
             slots: &mut slots.0,
+            deadline,
         };
-        next.request(connection).await
+        let served = timeout_at(deadline, next.request(connection)).await;
+        served.unwrap_or_else(|late| {
+            let kind = Kind::DeadlineExceeded;
+            Err(Error::new("chain", Operation::Request, &id, kind, late))
+        })
     }
 
     /// Closes what is open, last element first. Stops at an element that fails:
     /// what those before it hold may still be in use by what could not be
     /// removed, and an address kept too long is better than one given twice.
-    pub(crate) async fn close(&self, connection: &Connection, slots: &mut Slots) -> Result<(), Error> {
+    pub(crate) async fn close(
+        &self,
+        connection: &Connection,
+        slots: &mut Slots,
+    ) -> Result<(), Error> {
         for (element, slot) in self.elements.iter().zip(&mut slots.0).rev() {
             let closed = timeout(Self::CLOSE_TIMEOUT, element.close(connection, slot)).await;
             closed.unwrap_or_else(|late| {
                 let kind = Kind::DeadlineExceeded;
-                Err(Error::new(element.name(), Operation::Close, &connection.id, kind, late))
+                Err(Error::new(
+                    element.name(),
+                    Operation::Close,
+                    &connection.id,
+                    kind,
+                    late,
+                ))
             })?;
         }
         Ok(())
@@ -186,7 +214,12 @@ impl<E: Element> AnyElement for E {
         slot: &'a mut Slot,
         next: Next<'a>,
     ) -> BoxFuture<'a, Result<Connection, Error>> {
-        Box::pin(Element::request(self, connection, state_of::<E>(slot), next))
+        Box::pin(Element::request(
+            self,
+            connection,
+            state_of::<E>(slot),
+            next,
+        ))
     }
 
     fn close<'a>(
@@ -206,5 +239,6 @@ impl<E: Element> AnyElement for E {
 }
 
 fn state_of<E: Element>(slot: &mut Slot) -> &mut Option<E::State> {
-    slot.downcast_mut().expect("a slot is made by its own element")
+    slot.downcast_mut()
+        .expect("a slot is made by its own element")
 }

@@ -1,0 +1,107 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrick_types::{Connection, ConnectionId, Token};
+use futures::future::BoxFuture;
+
+use super::Handle;
+
+/// Whatever went wrong behind one of the traits here.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Where path tokens come from (NSM `token.GeneratorFunc`).
+pub trait Tokens: Send + Sync + 'static {
+    /// Makes a token for `audience`, the identity of the next hop where it is known.
+    ///
+    /// # Errors
+    ///
+    /// There is no identity to sign with, for now.
+    fn token(&self, audience: Option<&str>) -> Result<Token, BoxError>;
+}
+
+impl<T: Tokens + ?Sized> Tokens for Arc<T> {
+    fn token(&self, audience: Option<&str>) -> Result<Token, BoxError> {
+        (**self).token(audience)
+    }
+}
+
+/// Keeps last answers over a restart.
+pub trait Journal: Send + Sync + 'static {
+    /// Keeps an answer; it must be durable when this returns, since the client
+    /// is told after that.
+    fn put(&self, connection: &Connection) -> BoxFuture<'_, Result<(), BoxError>>;
+
+    /// Forgets a connection that is closed.
+    fn remove(&self, id: &ConnectionId) -> BoxFuture<'_, Result<(), BoxError>>;
+}
+
+/// What an [`Endpoint`](super::Endpoint) needs besides its chain.
+#[derive(Clone)]
+pub struct EndpointOptions {
+    pub(super) name: String,
+    pub(super) tokens: Arc<dyn Tokens>,
+    pub(super) max_connections: usize,
+    pub(super) journal: Option<Arc<dyn Journal>>,
+    pub(super) handle: Handle,
+}
+
+impl fmt::Debug for EndpointOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointOptions")
+            .field("name", &self.name)
+            .field("max_connections", &self.max_connections)
+            .field("journal", &self.journal.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl EndpointOptions {
+    /// Connections that are served at a time unless said otherwise.
+    pub const MAX_CONNECTIONS: usize = 65_536;
+
+    /// Options of the endpoint `name`, which is also its name in the registry
+    /// and in the path, with path tokens from `tokens`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, tokens: impl Tokens) -> Self {
+        Self {
+            name: name.into(),
+            tokens: Arc::new(tokens),
+            max_connections: Self::MAX_CONNECTIONS,
+            journal: None,
+            handle: Handle::default(),
+        }
+    }
+
+    /// Most connections at a time, those being closed included. What was
+    /// restored is not refused.
+    #[must_use]
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.max_connections = max;
+        self
+    }
+
+    /// Keeps last answers over a restart.
+    #[must_use]
+    pub fn journal(mut self, journal: impl Journal) -> Self {
+        self.journal = Some(Arc::new(journal));
+        self
+    }
+
+    /// Binds `handle`, of which elements of the chain may hold clones, to the
+    /// endpoint that is made of these options.
+    #[must_use]
+    pub fn handle(mut self, handle: &Handle) -> Self {
+        self.handle = handle.clone();
+        self
+    }
+}
+
+/// Time a chain has to take one connection up again.
+pub(super) const RESTORE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A new connection id (NSM: a random UUID).
+pub(crate) fn new_id() -> ConnectionId {
+    ConnectionId::new(uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid id")
+}

@@ -1,0 +1,353 @@
+use std::future::pending;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrick_types::{Connection, ConnectionId, State};
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::mailbox::{Event, Held, Request, Signals};
+use super::{Endpoint, options};
+use crate::element::Slots;
+use crate::{Error, Kind, path};
+
+/// The task of one connection: owns what its elements hold, its last answer
+/// and its timer.
+pub(super) struct Worker {
+    endpoint: Endpoint,
+    id: ConnectionId,
+    signals: Arc<Signals>,
+    slots: Slots,
+    phase: Phase,
+    /// Time the last Request had; what is asked for from the inside has the same.
+    patience: Duration,
+    /// The journal may hold this connection.
+    journalled: bool,
+}
+
+enum Phase {
+    Down,
+    Up {
+        answer: Arc<Connection>,
+        expires: Instant,
+    },
+    /// Some element could not close yet.
+    Closing {
+        connection: Arc<Connection>,
+        failures: u32,
+        retry: Instant,
+    },
+}
+
+/// What the task does next.
+enum Step {
+    Asked,
+    Close,
+    Event(Event),
+    Stop,
+}
+
+impl Worker {
+    pub(super) fn new(endpoint: Endpoint, id: ConnectionId, signals: Arc<Signals>) -> Self {
+        let slots = endpoint.0.chain.open();
+        Self {
+            endpoint,
+            id,
+            signals,
+            slots,
+            phase: Phase::Down,
+            patience: options::RESTORE_TIMEOUT,
+            journalled: false,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        loop {
+            let step = self.next_step(&mut events).await;
+            if matches!(step, Step::Stop) {
+                return;
+            }
+            // Boxed: the state of a Request shall not weigh on an idle task.
+            let span = info_span!("connection", connection.id = %self.id);
+            let handled = Box::pin(AssertUnwindSafe(self.handle(step).instrument(span)));
+            if handled.catch_unwind().await.is_err() {
+                return self.give_up();
+            }
+            if matches!(self.phase, Phase::Down) && self.retire(&events) {
+                return;
+            }
+        }
+    }
+
+    async fn next_step(&mut self, events: &mut mpsc::Receiver<Event>) -> Step {
+        let (closing, stopping) = (&self.endpoint.0.closing, &self.endpoint.0.stopping);
+        let timer = match self.phase {
+            Phase::Down => None,
+            Phase::Up { expires: at, .. } | Phase::Closing { retry: at, .. } => Some(at),
+        };
+        let up = matches!(self.phase, Phase::Up { .. });
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => Step::Stop,
+            Some(event) = events.recv() => Step::Event(event),
+            () = self.signals.asked() => Step::Asked,
+            () = closing.cancelled(), if up => Step::Close,
+            () = reached(timer) => Step::Close,
+        }
+    }
+
+    /// Ends the task unless something came in meanwhile. Events are put under
+    /// the same lock, so that none is lost between the look and the end.
+    fn retire(&self, events: &mpsc::Receiver<Event>) -> bool {
+        let mut connections = self.endpoint.lock();
+        let idle = events.is_empty();
+        if idle {
+            connections.remove(&self.id);
+        }
+        idle
+    }
+
+    /// Ends the task after a panic: nobody knows what its elements have done.
+    fn give_up(self) {
+        error!(connection.id = %self.id, "an element panicked; its connection cannot be served");
+        self.endpoint
+            .lock()
+            .insert(self.id, Held::Broken(self.slots));
+        self.endpoint.0.failed.cancel();
+    }
+
+    async fn handle(&mut self, step: Step) {
+        match step {
+            Step::Event(Event::Request(request)) => {
+                let Request {
+                    connection,
+                    deadline,
+                    expires,
+                    answer,
+                } = *request;
+                // The caller may be gone; the Request was served all the same.
+                let _ = answer.send(self.request(connection, deadline, expires).await);
+            }
+            Step::Event(Event::Restore(request)) => {
+                let Request {
+                    connection,
+                    deadline,
+                    expires,
+                    answer,
+                } = *request;
+                let _ = answer.send(self.restore(connection, deadline, expires).await);
+            }
+            Step::Event(Event::Close(answer)) => {
+                let _ = answer.send(self.close().await);
+            }
+            Step::Close => self.close_unasked().await,
+            Step::Asked => match self.signals.take() {
+                (true, _) => self.close_unasked().await,
+                (false, true) => self.refresh().await,
+                (false, false) => {}
+            },
+            Step::Stop => {}
+        }
+    }
+
+    async fn request(
+        &mut self,
+        connection: Connection,
+        deadline: Instant,
+        expires: Instant,
+    ) -> Result<Connection, Error> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if patience.is_zero() {
+            let late = "its deadline passed while it waited";
+            return Err(Error::request(
+                "begin",
+                &connection,
+                Kind::DeadlineExceeded,
+                late,
+            ));
+        }
+        let reselect = connection.state == State::ReselectRequested;
+        if reselect && matches!(self.phase, Phase::Up { .. }) {
+            self.close_unasked().await;
+        }
+        let asked = Arc::new(connection.clone());
+        match self.serve(connection, deadline).await {
+            Ok(answer) => {
+                self.patience = patience;
+                self.up(answer.clone(), expires);
+                Ok(answer)
+            }
+            Err(error) => {
+                self.undo(asked).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A Request of a connection that is up already, though not by us.
+    async fn restore(
+        &mut self,
+        connection: Connection,
+        deadline: Instant,
+        expires: Instant,
+    ) -> Result<Connection, Error> {
+        if let Phase::Up { answer, .. } = &self.phase {
+            // Its client was quicker.
+            return Ok(Connection::clone(answer));
+        }
+        self.journalled = true;
+        let answer = Arc::new(connection.clone());
+        self.phase = Phase::Up { answer, expires };
+        let answer = self.serve(connection, deadline).await?;
+        self.up(answer.clone(), expires);
+        Ok(answer)
+    }
+
+    /// Runs the chain again with what it answered last.
+    async fn refresh(&mut self) {
+        let Phase::Up { answer, expires } = &self.phase else {
+            return;
+        };
+        let (connection, expires) = (Connection::clone(answer), *expires);
+        match self.serve(connection, Instant::now() + self.patience).await {
+            Ok(answer) => self.up(answer, expires),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "refresh failed"),
+        }
+    }
+
+    /// Runs the chain, and keeps the answer before anybody hears of it.
+    async fn serve(
+        &mut self,
+        connection: Connection,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        let index = connection.path.index;
+        let chain = &self.endpoint.0.chain;
+        let mut answer = chain.request(connection, &mut self.slots, deadline).await?;
+        answer.id = self.id.clone();
+        answer.path.index = index;
+        path::trim(&mut answer.path);
+        answer.preferences.clear();
+        answer.state = State::Up;
+        self.keep(&answer).await?;
+        Ok(answer)
+    }
+
+    async fn keep(&mut self, answer: &Connection) -> Result<(), Error> {
+        let Some(journal) = &self.endpoint.0.options.journal else {
+            return Ok(());
+        };
+        self.journalled = true;
+        let kept = journal.put(answer).await;
+        kept.map_err(|error| Error::request("journal", answer, Kind::Unavailable, error))
+    }
+
+    fn up(&mut self, answer: Connection, expires: Instant) {
+        let answer = Arc::new(answer);
+        match self.phase {
+            Phase::Up { .. } => debug!("connection refreshed"),
+            _ => {
+                info!(network_service = %answer.network_service, client = answer.client_name(), "connection up");
+            }
+        }
+        self.endpoint.0.hub.update(&answer);
+        self.phase = Phase::Up { answer, expires };
+    }
+
+    /// A failed refresh leaves what is up; a failed first Request leaves nothing.
+    async fn undo(&mut self, asked: Arc<Connection>) {
+        let connection = match &self.phase {
+            Phase::Up { .. } => return,
+            Phase::Down => asked,
+            Phase::Closing { connection, .. } => connection.clone(),
+        };
+        if let Err(error) = self.close_elements(connection).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "failed Request not undone yet"
+            );
+        }
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        match &self.phase {
+            Phase::Down => Ok(()),
+            Phase::Up {
+                answer: connection, ..
+            }
+            | Phase::Closing { connection, .. } => self.close_elements(connection.clone()).await,
+        }
+    }
+
+    async fn close_unasked(&mut self) {
+        if let Err(error) = self.close().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "connection not closed yet"
+            );
+        }
+    }
+
+    async fn close_elements(&mut self, connection: Arc<Connection>) -> Result<(), Error> {
+        let closed = self
+            .endpoint
+            .0
+            .chain
+            .close(&connection, &mut self.slots)
+            .await;
+        self.endpoint.0.hub.delete(&self.id);
+        self.forget(&connection, closed.is_ok()).await;
+        let failures = match self.phase {
+            Phase::Closing { failures, .. } => failures.saturating_add(1),
+            _ => 1,
+        };
+        self.phase = match closed {
+            Ok(()) => Phase::Down,
+            Err(_) => Phase::Closing {
+                connection,
+                failures,
+                retry: Instant::now() + close_back_off(failures),
+            },
+        };
+        if closed.is_ok() {
+            info!("connection closed");
+        }
+        closed
+    }
+
+    /// Takes the connection out of the journal, or says there that its Close
+    /// has begun, so that after a restart it is gone on with.
+    async fn forget(&mut self, connection: &Connection, closed: bool) {
+        let journal = match &self.endpoint.0.options.journal {
+            Some(journal) if self.journalled => journal,
+            _ => return,
+        };
+        let done = if closed {
+            journal.remove(&self.id).await
+        } else {
+            let mut closing = connection.clone();
+            closing.state = State::Down;
+            journal.put(&closing).await
+        };
+        match done {
+            Ok(()) => self.journalled = !closed,
+            Err(error) => warn!(error = &*error as &dyn std::error::Error, "journal behind"),
+        }
+    }
+}
+
+async fn reached(timer: Option<Instant>) {
+    match timer {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Time until a Close that failed `failures` times is tried again: 1 s, 2 s,
+/// 4 s … 64 s.
+fn close_back_off(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.saturating_sub(1).min(6))
+}
