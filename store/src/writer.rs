@@ -150,3 +150,160 @@ fn transact<'a>(
 fn shared(error: impl Into<redb::Error>) -> Arc<redb::Error> {
     Arc::new(error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicBool;
+
+    use redb::backends::InMemoryBackend;
+    use redb::{ReadableDatabase, ReadableTableMetadata, StorageBackend};
+
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<(), Error>>;
+
+    /// A disk that can be told to break.
+    #[derive(Debug, Default)]
+    struct Disk {
+        memory: InMemoryBackend,
+        broken: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> Result<(), io::Error> {
+            if self.broken.load(Relaxed) {
+                return Err(io::Error::from(io::ErrorKind::StorageFull));
+            }
+            Ok(())
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> Result<u64, io::Error> {
+            self.memory.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+            self.memory.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> Result<(), io::Error> {
+            self.check()?;
+            self.memory.set_len(len)
+        }
+        fn sync_data(&self) -> Result<(), io::Error> {
+            self.check()?;
+            self.memory.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+            self.check()?;
+            self.memory.write(offset, data)
+        }
+    }
+
+    fn database(disk: Disk) -> Arc<Database> {
+        Arc::new(
+            crate::builder()
+                .create_with_backend(disk)
+                .expect("memory takes it"),
+        )
+    }
+
+    fn work(database: &Arc<Database>) -> Work {
+        let (database, path) = (Arc::downgrade(database), PathBuf::from("store.redb"));
+        Work {
+            database,
+            path,
+            counters: Arc::default(),
+        }
+    }
+
+    fn job(n: usize) -> (Job, Answer) {
+        let (done, answer) = oneshot::channel();
+        let change = Change {
+            table: "t",
+            key: n.to_string(),
+            value: Some(b"1".to_vec()),
+        };
+        (
+            Job {
+                batch: Batch {
+                    changes: vec![change],
+                },
+                done,
+            },
+            answer,
+        )
+    }
+
+    /// Queues `count` records and lets the writer find them all there.
+    fn run(database: &Arc<Database>, count: usize) -> (Arc<Counters>, Vec<Answer>) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let (jobs, answers): (Vec<_>, Vec<_>) = (0..count).map(job).unzip();
+        for job in jobs {
+            queue.try_send(job).expect("it fits");
+        }
+        drop(queue);
+        let work = work(database);
+        let counters = work.counters.clone();
+        work.run(receiver);
+        (counters, answers)
+    }
+
+    fn stored(database: &Database) -> u64 {
+        let transaction = database.begin_read().unwrap();
+        transaction
+            .open_table(Definition::new("t"))
+            .map_or(0, |t| t.len().unwrap())
+    }
+
+    #[test]
+    fn all_that_is_queued_is_one_commit() {
+        let database = database(Disk::default());
+        let (counters, answers) = run(&database, 1000);
+        assert_eq!(counters.commits.load(Relaxed), 1);
+        assert_eq!(counters.records.load(Relaxed), 1000);
+        assert_eq!(stored(&database), 1000);
+        for mut answer in answers {
+            answer
+                .try_recv()
+                .expect("each is answered")
+                .expect("each is written");
+        }
+    }
+
+    #[test]
+    fn all_hear_of_a_broken_disk_and_nothing_is_counted() {
+        let disk = Disk::default();
+        let broken = disk.broken.clone();
+        let database = database(disk);
+        broken.store(true, Relaxed);
+        let (counters, answers) = run(&database, 10);
+        for mut answer in answers {
+            let error = answer.try_recv().expect("each is answered").unwrap_err();
+            assert!(matches!(error, Error::Write { .. }), "{error:?}");
+        }
+        assert_eq!(counters.commits.load(Relaxed), 0);
+        assert_eq!(counters.records.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_commit_whose_future_is_gone_is_written_all_the_same() {
+        let database = database(Disk::default());
+        let (_, answers) = run(&database, 1);
+        drop(answers);
+        assert_eq!(stored(&database), 1);
+    }
+
+    #[test]
+    fn a_writer_without_a_database_answers_that_it_stopped() {
+        let database = database(Disk::default());
+        let work = work(&database);
+        drop(database);
+        let (queue, receiver) = mpsc::channel(1);
+        let (job, mut answer) = job(1);
+        queue.try_send(job).unwrap();
+        work.run(receiver);
+        answer.try_recv().expect_err("nobody is left to answer");
+        assert!(queue.is_closed());
+    }
+}

@@ -128,26 +128,6 @@ async fn a_burst_of_records_shares_a_few_commits() {
     );
 }
 
-#[tokio::test]
-async fn puts_that_queue_before_the_writer_wakes_are_one_commit_each_group() {
-    let store = Store::in_memory().unwrap();
-    let table: Table<u64> = store.table("numbers");
-    for round in 1..=10u64 {
-        let before = store.commits();
-        let puts = (0..100u64).map(|n| {
-            let table = table.clone();
-            async move { table.put(&n.to_string(), &(n * round)).await }
-        });
-        join_all(puts)
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap();
-        assert!(store.commits() - before <= 100);
-    }
-    assert_eq!(table.value("99").unwrap(), Some(990));
-}
-
 #[test]
 fn a_new_store_is_readable_by_its_owner_alone() {
     let directory = tempfile::tempdir().unwrap();
