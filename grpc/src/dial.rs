@@ -1,0 +1,196 @@
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+
+use crate::socket::{KeepAlive, Socket};
+use crate::{Security, Url};
+
+/// Why a channel cannot be made. That nobody answers is not among them: it is
+/// said by each call, as the channel connects when it is used.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The host is no name that HTTP/2 can carry.
+    #[error("cannot dial {0}: its host makes no HTTP/2 authority")]
+    Authority(Url, #[source] tonic::transport::Error),
+    /// An `inode://` URL, which only means something to who received the file.
+    #[error("cannot dial {0}: only unix and tcp URLs can be dialled")]
+    Unsupported(Url),
+}
+
+/// How to dial.
+#[derive(Clone, Debug)]
+pub struct DialOptions {
+    /// Time for one attempt to connect, default 5 s.
+    pub connect_timeout: Duration,
+    /// HTTP/2 PINGs, also while no call is under way, so that a peer that hangs
+    /// is noticed; `None` leaves it to TCP. A grpc-go server whose keepalive
+    /// enforcement was left at its defaults ends connections that ask more
+    /// often than every five minutes: use `None` with those.
+    pub http2_keep_alive: Option<KeepAlive>,
+    /// TCP keep-alive, by which a host that vanished is noticed.
+    pub tcp_keep_alive: KeepAlive,
+}
+
+impl Default for DialOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            http2_keep_alive: Some(KeepAlive::default()),
+            tcp_keep_alive: KeepAlive::default(),
+        }
+    }
+}
+
+/// A channel to `url`, with default [`DialOptions`] but for `connect_timeout`.
+///
+/// It connects at its first call, and again at the first call after a
+/// connection ended; it is cheap to clone, and clones share the connection.
+///
+/// # Errors
+///
+/// See [`DialError`].
+#[expect(
+    clippy::unused_async,
+    reason = "credentials other than none are waited for here"
+)]
+pub async fn dial(
+    url: &Url,
+    security: &Security,
+    connect_timeout: Duration,
+) -> Result<Channel, DialError> {
+    let options = DialOptions {
+        connect_timeout,
+        ..DialOptions::default()
+    };
+    dial_with(url, security, &options)
+}
+
+/// A channel to `url`, see [`dial`].
+///
+/// # Errors
+///
+/// See [`DialError`].
+pub fn dial_with(
+    url: &Url,
+    _security: &Security,
+    options: &DialOptions,
+) -> Result<Channel, DialError> {
+    let endpoint = endpoint(url, options)?;
+    let (url, options) = (Arc::new(url.clone()), Arc::new(options.clone()));
+    Ok(
+        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+            let (url, options) = (Arc::clone(&url), Arc::clone(&options));
+            async move { connect(&url, &options).await.map(TokioIo::new) }
+        })),
+    )
+}
+
+fn endpoint(url: &Url, options: &DialOptions) -> Result<Endpoint, DialError> {
+    let origin = match url {
+        Url::Inode(..) => return Err(DialError::Unsupported(url.clone())),
+        Url::Tcp { host, port } if host.is_empty() => format!("http://localhost:{port}"),
+        Url::Tcp { .. } => format!("http{}", &url.to_string()["tcp".len()..]),
+        // What grpc-go sends for unix sockets.
+        Url::Unix(_) => "http://localhost".to_owned(),
+    };
+    let endpoint =
+        Endpoint::from_shared(origin).map_err(|e| DialError::Authority(url.clone(), e))?;
+    Ok(match &options.http2_keep_alive {
+        Some(KeepAlive { interval, timeout }) => endpoint
+            .http2_keep_alive_interval(*interval)
+            .keep_alive_timeout(*timeout)
+            .keep_alive_while_idle(true),
+        None => endpoint,
+    })
+}
+
+/// One attempt to connect failed; the call that wanted it says so.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {url}")]
+struct ConnectError {
+    url: Url,
+    source: io::Error,
+}
+
+async fn connect(url: &Url, options: &DialOptions) -> Result<Socket, ConnectError> {
+    let failed = |source| ConnectError {
+        url: url.clone(),
+        source,
+    };
+    match timeout(options.connect_timeout, connect_to(url, options)).await {
+        Ok(connected) => connected.map_err(failed),
+        Err(late) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, late))),
+    }
+}
+
+async fn connect_to(url: &Url, options: &DialOptions) -> io::Result<Socket> {
+    match url {
+        Url::Inode(..) => Err(io::ErrorKind::Unsupported.into()),
+        Url::Tcp { host, port } => {
+            let host = if host.is_empty() { "localhost" } else { host };
+            let stream = TcpStream::connect((host, *port)).await?;
+            Ok(Socket::tcp(stream, &options.tcp_keep_alive))
+        }
+        Url::Unix(path) => Ok(Socket::unix(UnixStream::connect(path).await?)),
+    }
+}
+
+/// Channels by URL, so that a thousand connections to one peer share one
+/// HTTP/2 connection. At most [`Channels::MAX`] are kept.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    security: Security,
+    options: DialOptions,
+    channels: Arc<Mutex<HashMap<Url, Channel>>>,
+}
+
+impl Channels {
+    /// Most channels that are kept: more peers than a large vL3 has. Beyond it
+    /// an arbitrary one is forgotten, which its users do not notice.
+    pub const MAX: usize = 1024;
+
+    /// No channel yet; each will be dialled with these options.
+    #[must_use]
+    pub fn new(security: Security, options: DialOptions) -> Self {
+        Self {
+            security,
+            options,
+            channels: Arc::default(),
+        }
+    }
+
+    /// The channel to `url`.
+    ///
+    /// # Errors
+    ///
+    /// See [`DialError`].
+    pub fn channel(&self, url: &Url) -> Result<Channel, DialError> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(url) {
+            return Ok(channel.clone());
+        }
+        let channel = dial_with(url, &self.security, &self.options)?;
+        if channels.len() >= Self::MAX
+            && let Some(other) = channels.keys().next().cloned()
+        {
+            channels.remove(&other);
+        }
+        channels.insert(url.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    /// Forgets the channel to a peer that is gone; its calls go on.
+    pub fn forget(&self, url: &Url) {
+        self.channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(url);
+    }
+}

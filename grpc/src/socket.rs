@@ -1,0 +1,170 @@
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::transport::server::Connected;
+use tracing::debug;
+
+/// After how much silence a peer is asked whether it lives, and how long it has
+/// to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the question, default 10 s; not below 1 s.
+    pub interval: Duration,
+    /// Time for the answer, default 5 s.
+    pub timeout: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A connection of either kind.
+#[derive(Debug)]
+pub struct Socket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Small messages must not wait for others, and a host that vanished must
+    /// be noticed also while nothing is sent. Both are only tuning, so a system
+    /// that refuses them does not cost the connection.
+    pub(crate) fn tcp(stream: TcpStream, keep_alive: &KeepAlive) -> Self {
+        if let Err(error) = tune(&stream, keep_alive) {
+            debug!(%error, "cannot tune a TCP connection");
+        }
+        Self(Kind::Tcp(stream))
+    }
+
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self(Kind::Unix(stream))
+    }
+}
+
+fn tune(stream: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
+    let interval = keep_alive.interval.max(Duration::from_secs(1));
+    let probes = TcpKeepalive::new()
+        .with_time(interval)
+        .with_interval(interval);
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(interval + keep_alive.timeout))
+}
+
+/// Who is at the other end of an accepted connection; found in the extensions
+/// of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP connection from this address, if the system could tell.
+    Tcp(Option<SocketAddr>),
+    /// A unix socket.
+    Unix {
+        /// Process at the time of connect(2), as our pid namespace sees it.
+        pid: Option<i32>,
+        /// Its user, if the system could tell.
+        uid: Option<u32>,
+    },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(Some(address)) => address.fmt(f),
+            Self::Unix { pid: Some(pid), .. } => write!(f, "pid {pid}"),
+            Self::Tcp(None) | Self::Unix { .. } => f.write_str("unknown"),
+        }
+    }
+}
+
+impl Connected for Socket {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        match &self.0 {
+            Kind::Tcp(stream) => Peer::Tcp(stream.peer_addr().ok().map(canonical)),
+            Kind::Unix(stream) => {
+                let credentials = stream.peer_cred().ok();
+                Peer::Unix {
+                    pid: credentials.and_then(|credentials| credentials.pid()),
+                    uid: credentials.map(|credentials| credentials.uid()),
+                }
+            }
+        }
+    }
+}
+
+/// An IPv4 peer of a socket for both families as what it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
