@@ -1,0 +1,55 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn read(settings: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
+    let source: BTreeMap<&str, &str> = settings.iter().copied().collect();
+    Config::read(&source)
+}
+
+#[test]
+fn nothing_set_is_a_stand_alone_endpoint() {
+    let config = read(&[]).unwrap();
+    assert_eq!(config.name.as_str(), "vL3-server");
+    assert!(matches!(config.setting, Setting::StandAlone { registry: None, .. }));
+    assert_eq!(config.agent, AgentKind::Kernel);
+    assert_eq!(config.node.router.as_deref(), Some("carrick-vL3"));
+    assert!(!config.insecure);
+}
+
+#[test]
+fn a_manager_makes_it_part_of_a_mesh() {
+    let config = read(&[("NSM_CONNECT_TO", "unix:///run/nsm.sock")]).unwrap();
+    assert!(matches!(config.setting, Setting::Mesh(_)));
+    assert_eq!((config.agent, config.node.router), (AgentKind::None, None));
+}
+
+#[test]
+fn every_mistake_is_told_at_once_under_its_name() {
+    let mistakes = read(&[
+        ("NSM_DIAL_TIMEOUT", "5"),
+        ("CARRICK_PREFIXES", "10.0.0.0/16,10.0.1.0/24"),
+        ("CARRICK_ROUTER", "../../etc"),
+        ("NSM_LABELS", "app"),
+        ("CARRICK_DOMAINS", "west:nowhere"),
+    ])
+    .unwrap_err();
+    let fields: Vec<_> = mistakes.0.iter().map(|mistake| mistake.field.as_str()).collect();
+    for field in ["NSM_DIAL_TIMEOUT", "CARRICK_PREFIXES", "CARRICK_ROUTER"] {
+        assert!(fields.contains(&field), "{field} in {fields:?}");
+    }
+}
+
+#[test]
+fn plaintext_over_tcp_must_be_asked_for() {
+    let tcp = ("NSM_LISTEN_ON", "tcp://127.0.0.1:5000");
+    let error = read(&[tcp]).unwrap_err().to_string();
+    assert!(error.contains("NSM_INSECURE"), "{error}");
+    assert!(read(&[tcp, ("NSM_INSECURE", "true")]).is_ok());
+}
+
+#[test]
+fn prefixes_of_its_own_lie_in_the_network() {
+    let error = read(&[("CARRICK_PREFIXES", "10.1.0.0/24"), ("CARRICK_NETWORKS", "10.2.0.0/16")]);
+    assert!(error.unwrap_err().to_string().contains("inside CARRICK_NETWORKS"));
+}
