@@ -1,1 +1,35 @@
-//! Prefixes for endpoints and addresses for connections: pools, durable leases, the prefix server and its client
+//! Prefixes for endpoints and addresses for connections.
+//!
+//! A network such as 10.0.0.0/16 is divided by a prefix server ([`server`]),
+//! which leases a /24 of it to each endpoint. The endpoint's [`Prefixes`] keep
+//! that lease, and its [`Addresses`], an element of its chain, give each
+//! connection one address out of it, recorded in [`Leases`].
+//!
+//! Read first: [`pool::PrefixPool`], in which nothing overlaps, and
+//! [`Addresses`].
+//!
+//! Limits: a network of length 0 is refused, and an endpoint's own address is
+//! always the network address of its first prefix of the family.
+
+mod addresses;
+mod leases;
+mod metrics;
+pub mod pool;
+mod prefixes;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use addresses::{AddressOptions, Addresses, Held, IsPeer};
+pub use leases::{ClientId, Error, Former, Lease, LeaseError, LeaseOptions, Leases};
+pub use metrics::{EndpointMetrics, ServerMetrics};
+pub use prefixes::{FurtherError, Grant, Prefixes};
+
+/// Where the time is read; tests bring their own.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// The system's clock.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Arc::new(SystemTime::now)
+}
