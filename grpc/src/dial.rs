@@ -56,10 +56,6 @@ impl Default for DialOptions {
 /// # Errors
 ///
 /// See [`DialError`].
-#[expect(
-    clippy::unused_async,
-    reason = "credentials other than none are waited for here"
-)]
 pub async fn dial(
     url: &Url,
     security: &Security,
@@ -148,7 +144,7 @@ async fn connect_to(url: &Url, options: &DialOptions) -> io::Result<Socket> {
 pub struct Channels {
     security: Security,
     options: DialOptions,
-    channels: Arc<Mutex<HashMap<Url, Channel>>>,
+    by_url: Arc<Mutex<HashMap<Url, Channel>>>,
 }
 
 impl Channels {
@@ -162,7 +158,7 @@ impl Channels {
         Self {
             security,
             options,
-            channels: Arc::default(),
+            by_url: Arc::default(),
         }
     }
 
@@ -172,7 +168,7 @@ impl Channels {
     ///
     /// See [`DialError`].
     pub fn channel(&self, url: &Url) -> Result<Channel, DialError> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.by_url.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(url) {
             return Ok(channel.clone());
         }
@@ -188,7 +184,7 @@ impl Channels {
 
     /// Forgets the channel to a peer that is gone; its calls go on.
     pub fn forget(&self, url: &Url) {
-        self.channels
+        self.by_url
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(url);

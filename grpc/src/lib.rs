@@ -6,6 +6,7 @@
 //! Limits: plaintext only; file descriptors are not passed along (grpcfd), so
 //! an `inode://` URL can be named but not dialled.
 
+pub mod convert;
 mod dial;
 mod listen;
 mod security;
