@@ -149,6 +149,13 @@ impl Chain {
         })
     }
 
+    /// Takes the last element for closed.
+    pub(crate) fn forget_last(&self, slots: &mut Slots) {
+        if let (Some(element), Some(slot)) = (self.elements.last(), slots.0.last_mut()) {
+            *slot = element.new_slot();
+        }
+    }
+
     /// Closes what is open, last element first. Stops at an element that fails:
     /// what those before it hold may still be in use by what could not be
     /// removed, and an address kept too long is better than one given twice.

@@ -15,7 +15,10 @@ mod error;
 mod monitor;
 pub mod path;
 
-pub use client::{Events, Liveness, MonitorEnd, Remote};
+pub use client::{
+    BackOff, Client, ClientConnection, ClientOptions, ClientState, ClientStatus, Events, Liveness,
+    MonitorEnd, Remote, Reselect,
+};
 pub use element::{Chain, Element, Next};
 pub use endpoint::{BoxError, Endpoint, EndpointOptions, Handle, Journal, Tokens};
 pub use error::{Error, Kind, Operation};
