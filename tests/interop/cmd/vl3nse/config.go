@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// nseConfig is what "vl3nse nse" reads from the environment.
+type nseConfig struct {
+	name            string            // NSM_NAME
+	connectTo       *url.URL          // NSM_CONNECT_TO, the manager
+	listenOn        *url.URL          // NSM_LISTEN_ON
+	services        []string          // NSM_SERVICE_NAMES
+	labels          map[string]string // NSM_LABELS, k:v,k:v
+	registerService bool              // NSM_REGISTER_SERVICE
+	tokenLifetime   time.Duration     // NSM_MAX_TOKEN_LIFETIME
+	dnsTemplates    []string          // NSM_DNS_TEMPLATES
+	prefixServers   []string          // NSM_PREFIX_SERVER_URL, ignored where CARRICK_PREFIXES is set
+	prefixes        []string          // CARRICK_PREFIXES
+	dnsListen       string            // CARRICK_DNS_LISTEN, host:port
+}
+
+// ipamConfig is what "vl3nse ipam" reads from the environment.
+type ipamConfig struct {
+	listenOn        *url.URL // NSM_LISTEN_ON
+	prefix          string   // NSM_PREFIX
+	clientPrefixLen uint8    // NSM_CLIENT_PREFIX_LEN
+}
+
+func readNSEConfig() (*nseConfig, error) {
+	c := &nseConfig{
+		name:          env("NSM_NAME", "vL3-server"),
+		services:      list(env("NSM_SERVICE_NAMES", "vL3")),
+		labels:        labels(env("NSM_LABELS", "")),
+		dnsTemplates:  list(env("NSM_DNS_TEMPLATES", `{{ index .Labels "podName" }}.{{ .NetworkService }}.`)),
+		prefixServers: list(env("NSM_PREFIX_SERVER_URL", "vl3-ipam:5006")),
+		prefixes:      list(env("CARRICK_PREFIXES", "")),
+		dnsListen:     env("CARRICK_DNS_LISTEN", ":53"),
+	}
+	if env("NSM_INSECURE", "") != "true" {
+		return nil, fmt.Errorf("NSM_INSECURE is not true: this program speaks plaintext only")
+	}
+
+	var err error
+	if c.connectTo, err = url.Parse(env("NSM_CONNECT_TO", "")); err != nil || c.connectTo.Scheme == "" {
+		return nil, fmt.Errorf("NSM_CONNECT_TO %q is no URL of a manager", os.Getenv("NSM_CONNECT_TO"))
+	}
+	if c.listenOn, err = url.Parse(env("NSM_LISTEN_ON", "tcp://127.0.0.1:0")); err != nil {
+		return nil, fmt.Errorf("NSM_LISTEN_ON: %w", err)
+	}
+	if c.registerService, err = strconv.ParseBool(env("NSM_REGISTER_SERVICE", "true")); err != nil {
+		return nil, fmt.Errorf("NSM_REGISTER_SERVICE: %w", err)
+	}
+	if c.tokenLifetime, err = time.ParseDuration(env("NSM_MAX_TOKEN_LIFETIME", "10m")); err != nil {
+		return nil, fmt.Errorf("NSM_MAX_TOKEN_LIFETIME: %w", err)
+	}
+	return c, nil
+}
+
+func readIPAMConfig() (*ipamConfig, error) {
+	listenOn, err := url.Parse(env("NSM_LISTEN_ON", "unix:///listen.on.socket"))
+	if err != nil {
+		return nil, fmt.Errorf("NSM_LISTEN_ON: %w", err)
+	}
+	prefixLen, err := strconv.ParseUint(env("NSM_CLIENT_PREFIX_LEN", "24"), 10, 8)
+	if err != nil {
+		return nil, fmt.Errorf("NSM_CLIENT_PREFIX_LEN: %w", err)
+	}
+	return &ipamConfig{
+		listenOn:        listenOn,
+		prefix:          env("NSM_PREFIX", "169.254.0.0/16"),
+		clientPrefixLen: uint8(prefixLen),
+	}, nil
+}
+
+func env(name, otherwise string) string {
+	if value, ok := os.LookupEnv(name); ok {
+		return value
+	}
+	return otherwise
+}
+
+func list(text string) (items []string) {
+	for _, item := range strings.Split(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
+func labels(text string) map[string]string {
+	pairs := make(map[string]string)
+	for _, pair := range list(text) {
+		key, value, _ := strings.Cut(pair, ":")
+		pairs[key] = value
+	}
+	return pairs
+}

@@ -1,0 +1,37 @@
+// Command vl3nse is the reference subject of the tests: a vL3 endpoint ("vl3nse nse") and an IPAM server
+// ("vl3nse ipam") made of the elements of the Go SDK alone, without a data plane and without TLS.
+//
+// It is set up by environment variables; config.go lists them.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "vl3nse: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("one argument is wanted, nse or ipam; got %q", args)
+	}
+	switch args[0] {
+	case "nse":
+		return runNSE(ctx)
+	case "ipam":
+		return runIPAM(ctx)
+	default:
+		return fmt.Errorf("unknown command %q; nse and ipam are known", args[0])
+	}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/edwarnicke/grpcfd"
+	"github.com/networkservicemesh/api/pkg/api/registry"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/networkservicemesh/sdk/pkg/ipam/strictvl3ipam"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/endpoint"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/dnscontext/vl3dns"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/ipcontext/vl3"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/mtu/vl3mtu"
+	registryclient "github.com/networkservicemesh/sdk/pkg/registry/chains/client"
+	"github.com/networkservicemesh/sdk/pkg/registry/common/clientinfo"
+	"github.com/networkservicemesh/sdk/pkg/registry/common/sendfd"
+	"github.com/networkservicemesh/sdk/pkg/tools/dnsutils"
+	"github.com/networkservicemesh/sdk/pkg/tools/sandbox"
+)
+
+// unregisterTimeout bounds what the endpoint does after its signal.
+const unregisterTimeout = 5 * time.Second
+
+// runNSE registers the endpoint, serves it until ctx ends and unregisters it.
+func runNSE(ctx context.Context) error {
+	config, err := readNSEConfig()
+	if err != nil {
+		return err
+	}
+	dialOptions := sandbox.DialOptions(sandbox.WithTokenGenerator(sandbox.GenerateExpiringToken(config.tokenLifetime)))
+
+	if err := registerServices(ctx, config, dialOptions); err != nil {
+		return err
+	}
+
+	dnsIPs := make(chan net.IP)
+	pools, err := prefixPools(ctx, config, dnsIPs)
+	if err != nil {
+		return err
+	}
+	chain, err := newEndpoint(ctx, config, dnsIPs, pools)
+	if err != nil {
+		return err
+	}
+	errCh := endpoint.Serve(ctx, config.listenOn, chain,
+		grpc.Creds(grpcfd.TransportCredentials(insecure.NewCredentials())))
+
+	// The registry client outlives ctx: it has to say good-bye.
+	registryCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	endpoints := registryclient.NewNetworkServiceEndpointRegistryClient(registryCtx,
+		registryclient.WithClientURL(config.connectTo),
+		registryclient.WithDialOptions(dialOptions...),
+		registryclient.WithNSEAdditionalFunctionality(
+			clientinfo.NewNetworkServiceEndpointRegistryClient(),
+			sendfd.NewNetworkServiceEndpointRegistryClient(),
+		),
+	)
+	nse, err := endpoints.Register(ctx, registration(config))
+	if err != nil {
+		return fmt.Errorf("failed to register endpoint %s: %w", config.name, err)
+	}
+
+	select {
+	case err = <-errCh:
+	case <-ctx.Done():
+	}
+	unregisterCtx, cancelUnregister := context.WithTimeout(registryCtx, unregisterTimeout)
+	defer cancelUnregister()
+	if _, unregisterErr := endpoints.Unregister(unregisterCtx, nse); unregisterErr != nil {
+		return fmt.Errorf("failed to unregister endpoint %s: %w", config.name, unregisterErr)
+	}
+	return err
+}
+
+// newEndpoint is the chain of the SDK's vL3 endpoint without the elements that talk to a data plane.
+func newEndpoint(ctx context.Context, config *nseConfig, dnsIPs <-chan net.IP, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
+	_, portText, err := net.SplitHostPort(config.dnsListen)
+	if err != nil {
+		return nil, fmt.Errorf("CARRICK_DNS_LISTEN: %w", err)
+	}
+	dnsPort, err := strconv.Atoi(portText)
+	if err != nil {
+		return nil, fmt.Errorf("CARRICK_DNS_LISTEN: %w", err)
+	}
+
+	return endpoint.NewServer(ctx,
+		sandbox.GenerateExpiringToken(config.tokenLifetime),
+		endpoint.WithName(config.name),
+		endpoint.WithAdditionalFunctionality(
+			vl3dns.NewServer(ctx, dnsIPs,
+				vl3dns.WithDomainSchemes(config.dnsTemplates...),
+				vl3dns.WithDNSPort(dnsPort),
+				vl3dns.WithDNSListenAndServeFunc(func(ctx context.Context, handler dnsutils.Handler, _ string) {
+					dnsutils.ListenAndServe(ctx, handler, config.dnsListen)
+				}),
+			),
+			vl3mtu.NewServer(),
+			strictvl3ipam.NewServer(ctx, vl3.NewServer, pools...),
+		),
+	), nil
+}
+
+func registerServices(ctx context.Context, config *nseConfig, dialOptions []grpc.DialOption) error {
+	if !config.registerService {
+		return nil
+	}
+	services := registryclient.NewNetworkServiceRegistryClient(ctx,
+		registryclient.WithClientURL(config.connectTo),
+		registryclient.WithDialOptions(dialOptions...))
+	for _, name := range config.services {
+		if _, err := services.Register(ctx, &registry.NetworkService{Name: name, Payload: "IP"}); err != nil {
+			return fmt.Errorf("failed to register network service %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func registration(config *nseConfig) *registry.NetworkServiceEndpoint {
+	nse := &registry.NetworkServiceEndpoint{
+		Name:                 config.name,
+		NetworkServiceNames:  config.services,
+		NetworkServiceLabels: make(map[string]*registry.NetworkServiceLabels),
+		Url:                  config.listenOn.String(),
+	}
+	for _, service := range config.services {
+		nse.NetworkServiceLabels[service] = &registry.NetworkServiceLabels{Labels: config.labels}
+	}
+	return nse
+}
