@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Runs the tests and prints one summary; the exit code tells.
+#
+#   scripts/test.sh               everything
+#   scripts/test.sh unit netns    only these parts
+#
+# Parts: unit     in the process, on loopback
+#        netns    real packets in network namespaces (root, or user namespaces)
+#        interop  against the Go SDK of NSM (needs Go)
+# What a part needs and is missing is installed where that is possible (Debian
+# packages, as root); a part that cannot run is said so and counts as failed,
+# except interop without Go, which is said loudly and counted as not run.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(unit netns interop)
+names=()
+results=()
+seconds=()
+failed=0
+
+note() { printf '\n=== %s ===\n' "$*"; }
+
+record() { # name result started
+    names+=("$1")
+    results+=("$2")
+    seconds+=($((SECONDS - $3)))
+    case $2 in FAILED*) failed=1 ;; esac
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# A C linker is all that Rust needs besides itself.
+need_linker() {
+    have cc && return 0
+    if [ "$(id -u)" = 0 ] && have apt-get; then
+        note "installing a C linker"
+        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy gcc libc6-dev
+    else
+        echo "no C linker: install gcc or clang" >&2
+        return 1
+    fi
+}
+
+# What the network namespaces, interfaces, processes and sockets of this
+# machine look like; the same before and after, or something was left over.
+world() {
+    echo "namespaces:" && ls /run/netns 2>/dev/null
+    echo "interfaces:" && ls /sys/class/net
+    echo "processes:" && pgrep -l '^carrick' 2>/dev/null
+    echo "files:" && ls -d /run/carrick* /tmp/carrick-test-* 2>/dev/null
+    echo "mounts:" && grep -c nsfs /proc/self/mounts
+    return 0
+}
+
+unit() {
+    cargo test --locked --quiet
+}
+
+# Network namespaces need root; without it a user namespace gives as much of it
+# as the tests want.
+netns() {
+    # Built as the user, run as root of the namespace.
+    cargo test --locked --quiet -p carrick-tests --no-run && cargo build --locked --quiet -p carrick || return 1
+    if [ "$(id -u)" = 0 ]; then
+        CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick cargo test --locked --quiet -p carrick-tests -- --test-threads=2
+    elif unshare --user --map-root-user --net --mount true 2>/dev/null; then
+        unshare --user --map-root-user --net --mount --pid --fork --mount-proc sh -c \
+            'mount -t tmpfs tmpfs /run && mkdir /run/netns && cargo test --locked --offline --quiet -p carrick-tests -- --test-threads=2'
+    else
+        echo "neither root nor user namespaces: the tests with real packets cannot run here" >&2
+        return 1
+    fi
+}
+
+interop() {
+    scripts/interop.sh
+}
+
+before=$(world)
+need_linker || exit 1
+for part in "${parts[@]}"; do
+    started=$SECONDS
+    note "$part"
+    case $part in
+    unit | netns)
+        if "$part"; then record "$part" passed "$started"; else record "$part" FAILED "$started"; fi
+        ;;
+    interop)
+        interop
+        case $? in
+        0) record interop passed "$started" ;;
+        3)
+            printf '\n%s\n' '!!! Go is missing: the tests against the real NSM SDK DID NOT RUN !!!'
+            record interop 'NOT RUN (no Go)' "$started"
+            ;;
+        *) record interop FAILED "$started" ;;
+        esac
+        ;;
+    *)
+        echo "no such part: $part (unit, netns, interop)" >&2
+        exit 2
+        ;;
+    esac
+done
+
+started=$SECONDS
+after=$(world)
+if [ "$before" = "$after" ]; then
+    record 'nothing left over' passed "$started"
+else
+    note 'left over'
+    diff <(echo "$before") <(echo "$after")
+    record 'nothing left over' FAILED "$started"
+fi
+
+note summary
+for i in "${!names[@]}"; do
+    printf '%-20s %-18s %5d s\n' "${names[$i]}" "${results[$i]}" "${seconds[$i]}"
+done
+exit "$failed"
