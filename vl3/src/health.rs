@@ -1,0 +1,239 @@
+//! Whether the data paths of links work: probes, and when to send them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carrick_agent::{Agent, Netns};
+use carrick_types::{ConnectionId, IpFamily};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use crate::Vl3;
+use crate::handle::now;
+use crate::peers::Event;
+
+/// When links are probed and what the answers mean; no I/O, no clock.
+///
+/// Each link is probed every [`Schedule::INTERVAL`], less often where that
+/// would be more than [`Schedule::RATE`] probes a second in all. After a lost
+/// probe the next one follows at once, and three in a row mean that the data
+/// path is dead: below two seconds with up to 50 links.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    links: BTreeMap<ConnectionId, Probed>,
+}
+
+#[derive(Debug)]
+struct Probed {
+    target: IpAddr,
+    /// When the next probe is due; `None` while one is under way.
+    due: Option<Instant>,
+    lost: u32,
+    dead: bool,
+}
+
+/// What a probe's answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The data path works again.
+    Alive,
+    /// The data path is dead.
+    Dead,
+    /// Nothing.
+    None,
+}
+
+impl Schedule {
+    /// Time between two probes of a link.
+    pub const INTERVAL: Duration = Duration::from_millis(500);
+    /// How long an answer is waited for.
+    pub const TIMEOUT: Duration = Duration::from_millis(400);
+    /// Probes in a row that must be lost for a data path to be dead.
+    pub const LOST: u32 = 3;
+    /// Most probes in a second over all links.
+    pub const RATE: u32 = 100;
+
+    /// Sets which links there are and whom to probe; new ones are spread over
+    /// one interval.
+    pub fn set_links(
+        &mut self,
+        links: impl IntoIterator<Item = (ConnectionId, IpAddr)>,
+        now: Instant,
+    ) {
+        let mut old = std::mem::take(&mut self.links);
+        for (place, (connection, target)) in (0u32..).zip(links) {
+            let known = old
+                .remove(&connection)
+                .filter(|probed| probed.target == target);
+            let spread = Self::INTERVAL / 16 * (place % 16);
+            let fresh = || Probed {
+                target,
+                due: Some(now + spread),
+                lost: 0,
+                dead: false,
+            };
+            self.links.insert(connection, known.unwrap_or_else(fresh));
+        }
+    }
+
+    /// The probes that are due, which then count as sent.
+    pub fn due(&mut self, now: Instant) -> Vec<(ConnectionId, IpAddr)> {
+        let due = self
+            .links
+            .iter_mut()
+            .filter(|(_, probed)| probed.due.is_some_and(|at| at <= now));
+        due.map(|(connection, probed)| {
+            probed.due = None;
+            (connection.clone(), probed.target)
+        })
+        .collect()
+    }
+
+    /// When the next probe is due; `None` while all wait for answers.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.links.values().filter_map(|probed| probed.due).min()
+    }
+
+    /// A probe was answered, or was not.
+    pub fn probed(&mut self, connection: &ConnectionId, answered: bool, now: Instant) -> Change {
+        let interval = self.interval();
+        let Some(probed) = self.links.get_mut(connection) else {
+            return Change::None;
+        };
+        probed.lost = if answered {
+            0
+        } else {
+            probed.lost.saturating_add(1)
+        };
+        let confirming = !answered && !probed.dead && probed.lost < Self::LOST;
+        probed.due = Some(if confirming { now } else { now + interval });
+        let dead = if answered {
+            false
+        } else {
+            probed.dead || probed.lost >= Self::LOST
+        };
+        match (std::mem::replace(&mut probed.dead, dead), dead) {
+            (false, true) => Change::Dead,
+            (true, false) => Change::Alive,
+            _ => Change::None,
+        }
+    }
+
+    /// A probe could not be sent, which says nothing about the link.
+    pub fn unsent(&mut self, connection: &ConnectionId, now: Instant) {
+        let interval = self.interval();
+        if let Some(probed) = self.links.get_mut(connection) {
+            probed.due = Some(now + interval);
+        }
+    }
+
+    /// Time between two probes of one link, given how many links there are.
+    fn interval(&self) -> Duration {
+        let links = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        Self::INTERVAL.max(Duration::from_secs(links.into()) / Self::RATE)
+    }
+}
+
+/// Probes the links of a network in the namespace `netns` until `stop`.
+///
+/// A probe that the agent cannot send says nothing about the link.
+pub async fn run(vl3: Vl3, agent: Arc<dyn Agent>, netns: Netns, stop: CancellationToken) {
+    let mut changes = vl3.changes();
+    let (mut schedule, mut probes) = (Schedule::default(), JoinSet::new());
+    loop {
+        schedule.set_links(targets(&vl3), now());
+        for (connection, target) in schedule.due(now()) {
+            match source_for(&vl3, target) {
+                Some(source) => {
+                    let probe = probe(
+                        Arc::clone(&agent),
+                        netns.clone(),
+                        source,
+                        target,
+                        connection,
+                    );
+                    probes.spawn(probe);
+                }
+                None => schedule.unsent(&connection, now()),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changes.changed() => {}
+            () = until(schedule.next()) => {}
+            Some(Ok((connection, rtt))) = probes.join_next() => {
+                report(&vl3, &mut schedule, connection, rtt);
+            }
+        }
+    }
+}
+
+/// The outcome of a probe; the inner `None` is a lost one.
+type Outcome = (ConnectionId, Option<Option<Duration>>);
+
+async fn probe(
+    agent: Arc<dyn Agent>,
+    netns: Netns,
+    source: IpAddr,
+    target: IpAddr,
+    connection: ConnectionId,
+) -> Outcome {
+    match agent.ping(&netns, source, target, Schedule::TIMEOUT).await {
+        Ok(rtt) => (connection, Some(rtt)),
+        Err(error) => {
+            tracing::debug!(%connection, %error, "probe not sent");
+            (connection, None)
+        }
+    }
+}
+
+fn report(
+    vl3: &Vl3,
+    schedule: &mut Schedule,
+    connection: ConnectionId,
+    outcome: Option<Option<Duration>>,
+) {
+    let Some(rtt) = outcome else {
+        return schedule.unsent(&connection, now());
+    };
+    let change = schedule.probed(&connection, rtt.is_some(), now());
+    match change {
+        Change::Dead => {
+            tracing::warn!(connection.id = %connection, "data path of a peer link is dead")
+        }
+        Change::Alive => {
+            tracing::info!(connection.id = %connection, "data path of a peer link works again")
+        }
+        Change::None => return vl3.measured(&connection, rtt),
+    }
+    vl3.handle(Event::Health {
+        connection,
+        alive: change == Change::Alive,
+        rtt,
+    });
+}
+
+fn targets(vl3: &Vl3) -> Vec<(ConnectionId, IpAddr)> {
+    let links = vl3.links().into_iter();
+    links
+        .filter_map(|(_, link, _)| Some((link.connection, *link.addresses.first()?)))
+        .collect()
+}
+
+fn source_for(vl3: &Vl3, target: IpAddr) -> Option<IpAddr> {
+    let family = IpFamily::of(target);
+    vl3.addresses()
+        .into_iter()
+        .find(|address| IpFamily::of(*address) == family)
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

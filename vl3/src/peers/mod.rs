@@ -1,0 +1,16 @@
+//! The other endpoints of the service: who they are, and one link to each.
+
+mod backoff;
+mod driver;
+mod endpoint;
+mod event;
+mod peer;
+mod set;
+mod settle;
+mod status;
+
+pub use driver::{DialError, Dialer, Discovery, Peers};
+pub use endpoint::{Domain, Endpoint, Link, PeerId};
+pub use event::{Action, DialId, Event, Reason, Refusal};
+pub use set::{PeerSet, PeerSetOptions};
+pub use status::{Direction, PeerState, PeerStatus};

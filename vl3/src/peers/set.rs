@@ -1,0 +1,494 @@
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use carrick_types::{ConnectionId, EndpointName};
+
+use super::backoff::Backoff;
+use super::peer::{LinkEnd, Peer};
+use super::{Action, DialId, Domain, Endpoint, Event, Link, PeerId, Reason, Refusal};
+
+/// Bounds and times of a [`PeerSet`].
+#[derive(Clone, Debug)]
+pub struct PeerSetOptions {
+    /// Most peers; further ones are not taken up (default 1024).
+    pub max_peers: usize,
+    /// Most dials in flight (default 16).
+    pub max_dials: usize,
+    /// How long the older endpoint waits for the newer one's dial before it
+    /// dials itself (default 10 s): the other may not know our domain.
+    pub grace: Duration,
+    /// How long a working link is kept for a peer that its registry lost (default 1 min).
+    pub gone_grace: Duration,
+    /// How long a link whose data path is dead is kept (default 30 s).
+    pub dead_grace: Duration,
+    /// Longest delay between dials (default 30 s).
+    pub backoff_cap: Duration,
+    /// Longest delay between dials of a peer that was linked before (default 2 s).
+    pub return_cap: Duration,
+    /// How long after a registry began to tell all it has what it did not
+    /// repeat counts as gone, where it does not say that it is through (default 5 s).
+    pub sync_grace: Duration,
+    /// Seed of the jitter; endpoints should differ.
+    pub seed: u64,
+}
+
+impl Default for PeerSetOptions {
+    fn default() -> Self {
+        Self {
+            max_peers: 1024,
+            max_dials: 16,
+            grace: Duration::from_secs(10),
+            gone_grace: Duration::from_mins(1),
+            dead_grace: Duration::from_secs(30),
+            backoff_cap: Duration::from_secs(30),
+            return_cap: Duration::from_secs(2),
+            sync_grace: Duration::from_secs(5),
+            seed: fastrand::u64(..),
+        }
+    }
+}
+
+/// The other endpoints of the service, and what to do so that there is exactly
+/// one working link to each; no I/O, no clock.
+///
+/// Tell it what happened ([`PeerSet::handle`], [`PeerSet::admit`]), do what it
+/// says ([`PeerSet::action`]) and come back in time ([`PeerSet::next_tick`]).
+///
+/// # Rules
+///
+/// - The newer endpoint by registration dials the older, ties by name. The
+///   older dials too if nothing came within [`PeerSetOptions::grace`].
+/// - Of two links that crossed, the one dialled by the endpoint with the
+///   greater name stays. Names do not change, so both ends judge alike even
+///   while their registries differ.
+/// - A dial in flight is never given up because of a crossing one: until both
+///   are up nobody knows whether either will be.
+/// - A link whose data path dies carries nothing but probes from then on, and
+///   the peer is dialled anew; whichever works first is used.
+/// - An endpoint with our own name is ourselves, in whatever domain it is seen.
+#[derive(Debug)]
+pub struct PeerSet {
+    pub(crate) name: EndpointName,
+    pub(crate) options: PeerSetOptions,
+    pub(crate) registered_at: Option<SystemTime>,
+    pub(crate) peers: BTreeMap<PeerId, Peer>,
+    /// Whose link a connection is.
+    pub(crate) connections: HashMap<ConnectionId, PeerId>,
+    /// When what is stale in a domain is gone.
+    pub(crate) sweeps: BTreeMap<Domain, Instant>,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) dials: DialId,
+    refused_peers: u64,
+}
+
+impl PeerSet {
+    /// The peers of the endpoint `name`: none yet.
+    #[must_use]
+    pub fn new(name: EndpointName, options: PeerSetOptions) -> Self {
+        Self {
+            name,
+            registered_at: None,
+            peers: BTreeMap::new(),
+            connections: HashMap::new(),
+            sweeps: BTreeMap::new(),
+            actions: VecDeque::new(),
+            rng: fastrand::Rng::with_seed(options.seed),
+            dials: 0,
+            refused_peers: 0,
+            options,
+        }
+    }
+
+    /// Takes note of what happened.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Dialed { dial, peer, link } => self.dialed(dial, &peer, link, now),
+            Event::DialFailed {
+                dial,
+                peer,
+                reason,
+                error,
+            } => {
+                self.dial_failed(dial, &peer, reason, error, now);
+            }
+            Event::Gone(peer) => self.gone(&peer, now),
+            Event::Health {
+                connection,
+                alive,
+                rtt,
+            } => self.health(&connection, alive, rtt, now),
+            Event::InboundClosed(connection) => self.inbound_closed(&connection, now),
+            Event::InboundUp(link) => self.inbound_up(link, now),
+            Event::OutgoingClosed(connection) => self.outgoing_closed(&connection, now),
+            Event::Registered(at) => self.registered_at = Some(at),
+            Event::Resync(domain) => self.resync(domain, now),
+            Event::Seen(endpoint) => self.seen(endpoint, now),
+            Event::Synced(domain) => self.synced(&domain, now),
+        }
+        self.settle(now);
+    }
+
+    /// Does what was due at `now`.
+    pub fn tick(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .sweeps
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(d, _)| d.clone())
+            .collect();
+        for domain in due {
+            self.synced(&domain, now);
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Whether an inbound link of `peer` may be made. A connection that was
+    /// admitted once stays so: asking again is a refresh.
+    ///
+    /// # Errors
+    ///
+    /// There is a better link already, the limit is reached, or it is ourselves.
+    pub fn admit(
+        &mut self,
+        id: &PeerId,
+        connection: &ConnectionId,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if id.name == self.name {
+            return Err(Refusal::Itself);
+        }
+        let (wins, grace) = (self.wins(id), self.options.grace);
+        if !self.room_for(id) {
+            return Err(Refusal::Full(self.options.max_peers));
+        }
+        let peer = self
+            .peers
+            .entry(id.clone())
+            .or_insert_with(|| Peer::new(now, grace));
+        let instance = peer.registered_at();
+        if peer
+            .inbound
+            .as_ref()
+            .is_some_and(|end| end.link.connection == *connection)
+        {
+            return Ok(());
+        }
+        let same = |end: &LinkEnd| end.alive() && end.instance == instance;
+        if wins && peer.outgoing.as_ref().is_some_and(same) {
+            return Err(Refusal::AlreadyLinked);
+        }
+        if wins && peer.dialing.is_some() && peer.backoff.failures() == 0 && !peer.linked() {
+            return Err(Refusal::Crossed);
+        }
+        let end = LinkEnd::new(Link::new(connection.clone()), false, instance);
+        let old = peer.inbound.replace(end);
+        peer.since = now;
+        let outgoing = peer.outgoing.take();
+        self.connections.insert(connection.clone(), id.clone());
+        self.drop_inbound(old);
+        self.drop_outgoing(outgoing);
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Takes note of a round trip time, for the status.
+    pub fn measured(&mut self, connection: &ConnectionId, rtt: Option<Duration>) {
+        if let Some(end) = self
+            .owner(connection)
+            .and_then(|peer| peer.end_mut(connection))
+        {
+            end.rtt = rtt.or(end.rtt);
+        }
+    }
+
+    /// Peers that were not taken up for want of room.
+    #[must_use]
+    pub fn refused_peers(&self) -> u64 {
+        self.refused_peers
+    }
+
+    /// Whose link a connection is.
+    #[must_use]
+    pub fn peer_of(&self, connection: &ConnectionId) -> Option<&PeerId> {
+        self.connections.get(connection)
+    }
+
+    /// Whether a peer is in the set.
+    #[must_use]
+    pub fn knows(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// Whether a link to `peer` works, or is being made by it.
+    #[must_use]
+    pub fn is_linked(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(Peer::linked)
+    }
+
+    /// Number of peers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether there are no peers.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// The registrations of all peers.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.peers
+            .values()
+            .filter_map(|peer| peer.endpoint.as_ref())
+    }
+
+    /// The registrations under a name, in whatever domain.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Endpoint> {
+        self.endpoints()
+            .filter(move |endpoint| endpoint.id.name.as_str() == name)
+    }
+
+    /// The links that are up: to whom, what was agreed, whether it works.
+    pub fn links(&self) -> impl Iterator<Item = (&PeerId, &Link, bool)> {
+        self.peers.iter().flat_map(|(id, peer)| {
+            let up = peer.links().filter(|end| end.up);
+            up.map(move |end| (id, &end.link, end.alive()))
+        })
+    }
+
+    /// Whether, of two links that crossed, the one that we dialled stays.
+    pub(crate) fn wins(&self, peer: &PeerId) -> bool {
+        self.name > peer.name
+    }
+
+    pub(crate) fn drop_inbound(&mut self, end: Option<LinkEnd>) {
+        if let Some(end) = end {
+            let connection = end.link.connection;
+            self.connections.remove(&connection);
+            self.actions.push_back(Action::Evict { connection });
+        }
+    }
+
+    pub(crate) fn drop_outgoing(&mut self, end: Option<LinkEnd>) {
+        if let Some(end) = end {
+            let connection = end.link.connection;
+            self.connections.remove(&connection);
+            self.actions.push_back(Action::Close { connection });
+        }
+    }
+
+    fn room_for(&mut self, id: &PeerId) -> bool {
+        let room = self.peers.contains_key(id) || self.peers.len() < self.options.max_peers;
+        self.refused_peers += u64::from(!room);
+        room
+    }
+}
+
+/// What the registries say.
+impl PeerSet {
+    fn seen(&mut self, endpoint: Endpoint, now: Instant) {
+        if endpoint.id.name == self.name || !self.room_for(&endpoint.id) {
+            return;
+        }
+        let grace = self.options.grace;
+        let peer = self
+            .peers
+            .entry(endpoint.id.clone())
+            .or_insert_with(|| Peer::new(now, grace));
+        let old = peer.endpoint.as_ref();
+        let moved = old.is_none_or(|old| {
+            old.url != endpoint.url || old.registered_at != endpoint.registered_at
+        });
+        peer.endpoint = Some(endpoint);
+        peer.stale = false;
+        peer.gone_at = None;
+        if moved {
+            peer.backoff = Backoff::new();
+            peer.was_linked = peer.linked();
+            peer.grace_until = now + grace;
+            let outdated = peer.dialing.take();
+            self.actions
+                .extend(outdated.map(|dial| Action::Cancel { dial }));
+        }
+    }
+
+    fn gone(&mut self, id: &PeerId, now: Instant) {
+        if let Some(peer) = self
+            .peers
+            .get_mut(id)
+            .filter(|peer| peer.endpoint.is_some())
+        {
+            peer.endpoint = None;
+            peer.gone_at = Some(now);
+        }
+    }
+
+    fn resync(&mut self, domain: Domain, now: Instant) {
+        for (id, peer) in &mut self.peers {
+            peer.stale |= id.domain == domain;
+        }
+        self.sweeps.insert(domain, now + self.options.sync_grace);
+    }
+
+    fn synced(&mut self, domain: &Domain, now: Instant) {
+        self.sweeps.remove(domain);
+        let stale =
+            |(id, peer): (&PeerId, &Peer)| (peer.stale && id.domain == *domain).then(|| id.clone());
+        let gone: Vec<_> = self.peers.iter().filter_map(stale).collect();
+        for id in gone {
+            self.gone(&id, now);
+        }
+    }
+}
+
+/// What became of links.
+impl PeerSet {
+    fn dialed(&mut self, dial: DialId, id: &PeerId, link: Link, now: Instant) {
+        let wins = self.wins(id);
+        let Some(peer) = self
+            .peers
+            .get_mut(id)
+            .filter(|peer| peer.dialing == Some(dial))
+        else {
+            self.actions.push_back(Action::Close {
+                connection: link.connection,
+            });
+            return;
+        };
+        peer.dialing = None;
+        peer.since = now;
+        if peer.inbound.as_ref().is_some_and(LinkEnd::alive) && !wins {
+            self.actions.push_back(Action::Close {
+                connection: link.connection,
+            });
+            return;
+        }
+        peer.backoff = Backoff::new();
+        peer.was_linked = true;
+        peer.last_error = None;
+        let connection = link.connection.clone();
+        let end = LinkEnd::new(link, true, peer.registered_at());
+        let (old, inbound) = (peer.outgoing.replace(end), peer.inbound.take());
+        self.drop_outgoing(old.filter(|old| old.link.connection != connection));
+        self.connections.insert(connection, id.clone());
+        self.drop_inbound(inbound);
+    }
+
+    fn dial_failed(
+        &mut self,
+        dial: DialId,
+        id: &PeerId,
+        reason: Reason,
+        error: String,
+        now: Instant,
+    ) {
+        let Some(peer) = self
+            .peers
+            .get_mut(id)
+            .filter(|peer| peer.dialing == Some(dial))
+        else {
+            return;
+        };
+        peer.dialing = None;
+        peer.since = now;
+        peer.last_error = Some(error);
+        let quick = peer.was_linked || reason == Reason::Crossed;
+        let cap = if quick {
+            self.options.return_cap
+        } else {
+            self.options.backoff_cap
+        };
+        peer.backoff.fail(now, cap, &mut self.rng);
+    }
+
+    fn inbound_up(&mut self, link: Link, now: Instant) {
+        let Some(peer) = self.owner(&link.connection) else {
+            return;
+        };
+        peer.was_linked = true;
+        peer.backoff = Backoff::new();
+        peer.last_error = None;
+        if let Some(end) = peer.end_mut(&link.connection) {
+            let was_up = std::mem::replace(&mut end.up, true);
+            end.link = link;
+            if !was_up {
+                peer.since = now;
+            }
+        }
+    }
+
+    fn inbound_closed(&mut self, connection: &ConnectionId, now: Instant) {
+        let grace = self.options.grace;
+        let Some(peer) = self.owner(connection) else {
+            return;
+        };
+        peer.inbound = None;
+        peer.since = now;
+        peer.grace_until = now + grace;
+        self.after_loss(connection, now);
+    }
+
+    fn outgoing_closed(&mut self, connection: &ConnectionId, now: Instant) {
+        let Some(peer) = self.owner(connection) else {
+            return;
+        };
+        peer.outgoing = None;
+        peer.since = now;
+        self.after_loss(connection, now);
+    }
+
+    /// A closed link is not dialled anew at once: its other end had a reason.
+    fn after_loss(&mut self, connection: &ConnectionId, now: Instant) {
+        let id = self
+            .connections
+            .remove(connection)
+            .expect("the caller found its owner");
+        let cap = self.options.return_cap;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.backoff.fail(now, cap, &mut self.rng);
+        }
+    }
+
+    fn health(
+        &mut self,
+        connection: &ConnectionId,
+        alive: bool,
+        rtt: Option<Duration>,
+        now: Instant,
+    ) {
+        let grace = self.options.grace;
+        let Some(peer) = self.owner(connection) else {
+            return;
+        };
+        let Some(end) = peer.end_mut(connection) else {
+            return;
+        };
+        end.rtt = rtt.or(end.rtt);
+        if end.alive() == alive {
+            return;
+        }
+        end.dead_since = (!alive).then_some(now);
+        peer.since = now;
+        peer.grace_until = now + grace;
+        peer.backoff = Backoff::new();
+        let connection = connection.clone();
+        self.actions.push_back(if alive {
+            Action::Install { connection }
+        } else {
+            Action::Withdraw { connection }
+        });
+    }
+
+    fn owner(&mut self, connection: &ConnectionId) -> Option<&mut Peer> {
+        let id = self.connections.get(connection)?;
+        self.peers.get_mut(id)
+    }
+}
