@@ -16,6 +16,7 @@ mod leases;
 mod metrics;
 pub mod pool;
 mod prefixes;
+pub mod server;
 
 use std::sync::Arc;
 use std::time::SystemTime;
