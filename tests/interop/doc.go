@@ -6,6 +6,7 @@
 //	CARRICK_INTEROP_SUBJECT  "carrick" or "go"; without it "carrick" if CARRICK_BIN is set, else "go"
 //	CARRICK_BIN              the carrick binary, for the subject "carrick"
 //	CARRICK_INTEROP_VERBOSE  "true" prints what the SDK's manager, forwarder and registry log
+//	CARRICK_INTEROP_DEFECTS  "true" runs with the subject "go" also the tests that are known to fail with it
 //
 // The subject "go" is cmd/vl3nse: the SDK's own elements in the order of its vL3 endpoint. As both obey the same
 // environment variables and the tests speak only gRPC and DNS, a test that fails with one subject tells whose fault

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -58,8 +57,9 @@ func newMesh(t *testing.T, settings ...func(*sandbox.Builder)) *mesh {
 	return &mesh{Domain: builder.Build(), t: t, ctx: ctx}
 }
 
+// quiet drops what the sandbox logs, unless it was asked for.
 func quiet(ctx context.Context) context.Context {
-	if os.Getenv("CARRICK_INTEROP_VERBOSE") == "true" {
+	if verbose {
 		return ctx
 	}
 	return log.WithLog(ctx, log.Empty())
