@@ -23,6 +23,8 @@ pub use event::{
     event_from_wire, event_to_wire, events_to_wire, selector_from_wire, selector_to_wire,
 };
 pub use path::{path_from_wire, path_to_wire};
+#[cfg(test)]
+pub(crate) use time::time;
 pub use time::{time_from_wire, time_to_wire};
 
 #[cfg(test)]

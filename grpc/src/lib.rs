@@ -6,15 +6,32 @@
 //! Limits: plaintext only; file descriptors are not passed along (grpcfd), so
 //! an `inode://` URL can be named but not dialled.
 
+mod client;
 pub mod convert;
 mod dial;
+mod health;
 mod listen;
+mod registry_path;
 mod security;
+mod server;
 mod socket;
+mod status;
+mod token;
+pub mod trace;
 mod url;
 
+pub use client::{CallMetadata, RemoteEndpoint};
 pub use dial::{Channels, DialError, DialOptions, dial, dial_with};
+pub use health::Health;
 pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
+pub use registry_path::{RegistryPath, RegistryPathSegment};
 pub use security::Security;
+pub use server::{Monitoring, Requests, ServeError, ServerOptions, builder, routes, serve};
 pub use socket::{KeepAlive, Peer, Socket};
+pub use status::{RemoteError, invalid, status};
+pub use token::{
+    Claims, Es256Tokens, Identity, IdentityError, InsecureTokens, SignError, SpiffeId,
+    TokenOptions, VerifyError, rfc3339, rfc3339_from_str, token_from_metadata, token_to_metadata,
+    verify,
+};
 pub use url::Url;
