@@ -1,14 +1,12 @@
-use std::sync::Arc;
-
-use carrick_agent::{Agent, Change, End, Link, LinkKind, Side};
+use carrick_agent::{End, Link, LinkKind, Side};
 use carrick_chain::{Element, Next};
 use carrick_types::{Connection, ConnectionId, IfName, Invalid, IpNet, Mechanism, MechanismClass};
 use carrick_types::{MechanismType, Mtu};
 
-use crate::links::{delete, own_end_routes};
+use crate::links::own_end_routes;
 use crate::mechanisms::{address, port, vni};
 use crate::vnis::Reserved;
-use crate::{Error, Site, Vnis, url_of_netns};
+use crate::{Error, LinkBook, Site, Vnis, url_of_netns};
 
 /// Offers what a node can do, as an endpoint that requests a connection to
 /// another one: a veth if both are on one node, else VXLAN.
@@ -78,7 +76,7 @@ impl Element for Offer {
 /// it acts on what is left of it.
 pub struct OwnEnd {
     site: Site,
-    agent: Arc<dyn Agent>,
+    book: LinkBook,
 }
 
 impl std::fmt::Debug for OwnEnd {
@@ -90,9 +88,11 @@ impl std::fmt::Debug for OwnEnd {
 }
 
 impl OwnEnd {
-    /// Ends of links of an endpoint at `site`, made by `agent`.
-    pub fn new(site: Site, agent: Arc<dyn Agent>) -> Self {
-        Self { site, agent }
+    /// Ends of links of an endpoint at `site`, kept in `book` under the
+    /// connection's id at this end.
+    #[must_use]
+    pub fn new(site: Site, book: LinkBook) -> Self {
+        Self { site, book }
     }
 
     fn link(&self, id: &ConnectionId, answer: &Connection) -> Result<Option<Link>, Invalid> {
@@ -156,13 +156,12 @@ impl Element for OwnEnd {
             if !made.contains(&id) {
                 made.push(id.clone());
             }
-            let put = vec![Change::PutLink(Box::new(link))];
-            self.agent
-                .apply(put)
+            self.book
+                .put(&answer.id, link)
                 .await
                 .map_err(|e| failed(Error::Agent(e)))?;
             for id in former {
-                self.delete(&id)
+                self.delete(&answer.id, &id)
                     .await
                     .map_err(|e| failed(Error::Agent(e)))?;
                 made.retain(|is| *is != id);
@@ -177,7 +176,7 @@ impl Element for OwnEnd {
         made: &mut Vec<ConnectionId>,
     ) -> Result<(), carrick_chain::Error> {
         while let Some(id) = made.last() {
-            self.delete(id).await.map_err(|e| {
+            self.delete(&connection.id, id).await.map_err(|e| {
                 let e = Error::Agent(e);
                 carrick_chain::Error::close(Self::NAME, connection, e.kind(), e)
             })?;
@@ -188,8 +187,14 @@ impl Element for OwnEnd {
 }
 
 impl OwnEnd {
-    async fn delete(&self, id: &ConnectionId) -> Result<(), carrick_agent::Error> {
-        delete(&*self.agent, self.site.router.clone(), id, Side::Client).await
+    async fn delete(
+        &self,
+        connection: &ConnectionId,
+        id: &ConnectionId,
+    ) -> Result<(), carrick_agent::Error> {
+        self.book
+            .delete(connection, self.site.router.clone(), id, Side::Client)
+            .await
     }
 }
 

@@ -11,6 +11,7 @@
 //! network namespace is opened by path on this node; descriptors passed along
 //! with a Request are not looked at here.
 
+mod book;
 mod client;
 mod error;
 mod links;
@@ -19,6 +20,7 @@ mod netns;
 mod site;
 mod vnis;
 
+pub use book::LinkBook;
 pub use client::{Offer, OwnEnd};
 pub use error::Error;
 pub use links::Links;

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use carrick_agent::{Agent, Change, End, Link, LinkKind, LinkRoute, Netns, Side};
+use carrick_agent::{End, Link, LinkKind, LinkRoute, Side};
 use carrick_chain::{Element, Next};
 use carrick_types::{
     Connection, ConnectionId, IfName, Invalid, IpContext, IpFamily, IpNet, Mechanism,
@@ -9,7 +9,7 @@ use carrick_types::{
 use carrick_types::{MechanismType, Mtu, Route};
 
 use crate::mechanisms::{address, far_netns, port, remote_underlay, vni};
-use crate::{Error, Site};
+use crate::{Error, LinkBook, Site};
 
 /// Has the agent make the link of each connection, whole: devices, addresses,
 /// routes, neighbours and MTU as the connection's context says.
@@ -17,7 +17,7 @@ use crate::{Error, Site};
 /// Must stand behind everything that writes into the context.
 pub struct Links {
     site: Site,
-    agent: Arc<dyn Agent>,
+    book: LinkBook,
     is_peer: IsPeer,
 }
 
@@ -33,16 +33,16 @@ impl std::fmt::Debug for Links {
 }
 
 impl Links {
-    /// Links of an endpoint at `site`, made by `agent`. Where `is_peer` holds
+    /// Links of an endpoint at `site`, kept in `book`. Where `is_peer` holds
     /// for a connection, the far end is left to its owner.
     pub fn new(
         site: Site,
-        agent: Arc<dyn Agent>,
+        book: LinkBook,
         is_peer: impl Fn(&Connection) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             site,
-            agent,
+            book,
             is_peer: Arc::new(is_peer),
         }
     }
@@ -129,9 +129,8 @@ impl Element for Links {
             .map_err(|e| failed(Error::Mechanism(e)))?;
         if let Some(link) = link {
             state.get_or_insert_with(|| connection.id.clone());
-            let put = vec![Change::PutLink(Box::new(link))];
-            self.agent
-                .apply(put)
+            self.book
+                .put(&connection.id, link)
                 .await
                 .map_err(|e| failed(Error::Agent(e)))?;
         }
@@ -144,25 +143,14 @@ impl Element for Links {
         id: &mut ConnectionId,
     ) -> Result<(), carrick_chain::Error> {
         let netns = self.site.router.clone();
-        delete(&*self.agent, netns, id, Side::Endpoint)
+        self.book
+            .delete(id, netns, id, Side::Endpoint)
             .await
             .map_err(|e| {
                 let e = Error::Agent(e);
                 carrick_chain::Error::close(Self::NAME, connection, e.kind(), e)
             })
     }
-}
-
-pub(crate) async fn delete(
-    agent: &dyn Agent,
-    netns: Netns,
-    id: &ConnectionId,
-    side: Side,
-) -> Result<(), carrick_agent::Error> {
-    let id = id.clone();
-    agent
-        .apply(vec![Change::DeleteLink { netns, id, side }])
-        .await
 }
 
 /// Routes out of one end: to each address of the `other` end itself, then what
