@@ -1,0 +1,179 @@
+use std::sync::Arc;
+
+use carrick_proto::registry as proto;
+use carrick_proto::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
+use carrick_proto::registry::network_service_registry_server::NetworkServiceRegistry;
+use carrick_types::Invalid;
+use futures::Stream;
+use futures::stream::{BoxStream, StreamExt, iter, once};
+use tonic::{Code, Request, Response, Status};
+
+use super::shared::{Failed, Shared, now};
+use crate::metadata::Caller;
+use crate::watch::News;
+use crate::{Endpoint, Refused, Service, wire};
+
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+/// Both services as seen from the wire.
+#[derive(Clone)]
+pub(super) struct Services(pub(super) Arc<Shared>);
+
+#[tonic::async_trait]
+impl NetworkServiceEndpointRegistry for Services {
+    async fn register(
+        &self,
+        request: Request<proto::NetworkServiceEndpoint>,
+    ) -> Result<Response<proto::NetworkServiceEndpoint>, Status> {
+        let caller = self.caller(&request)?;
+        let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
+        identify(&mut endpoint.path_ids, &caller);
+        let registered = self.0.register_endpoint(endpoint, caller.expires).await?;
+        Ok(answer(&caller, wire::to_endpoint(&registered)))
+    }
+
+    type FindStream = Answers<proto::NetworkServiceEndpointResponse>;
+
+    async fn find(
+        &self,
+        request: Request<proto::NetworkServiceEndpointQuery>,
+    ) -> Result<Response<Self::FindStream>, Status> {
+        let wire = request.into_inner();
+        let query =
+            wire::endpoint_query(wire.network_service_endpoint).map_err(|error| invalid(&error))?;
+        if wire.watch {
+            let watch = self.0.watch_endpoints(query).map_err(Failed::from)?;
+            return Ok(Response::new(self.until_stopped(watch.map(endpoint_news))));
+        }
+        let found = self.0.lock().registry.find_endpoints(&query, now().instant);
+        let found = found.into_iter().map(|item| {
+            endpoint_news(News {
+                item,
+                deleted: false,
+            })
+        });
+        Ok(Response::new(iter(found.map(Ok)).boxed()))
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<proto::NetworkServiceEndpoint>,
+    ) -> Result<Response<()>, Status> {
+        let caller = self.caller(&request)?;
+        let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
+        identify(&mut endpoint.path_ids, &caller);
+        self.0.unregister_endpoint(&endpoint).await?;
+        Ok(answer(&caller, ()))
+    }
+}
+
+#[tonic::async_trait]
+impl NetworkServiceRegistry for Services {
+    async fn register(
+        &self,
+        request: Request<proto::NetworkService>,
+    ) -> Result<Response<proto::NetworkService>, Status> {
+        let caller = self.caller(&request)?;
+        let mut service = wire::service(request.into_inner()).map_err(|error| invalid(&error))?;
+        identify(&mut service.path_ids, &caller);
+        let registered = self.0.register_service(service).await?;
+        Ok(answer(&caller, wire::to_service(&registered)))
+    }
+
+    type FindStream = Answers<proto::NetworkServiceResponse>;
+
+    async fn find(
+        &self,
+        request: Request<proto::NetworkServiceQuery>,
+    ) -> Result<Response<Self::FindStream>, Status> {
+        let wire = request.into_inner();
+        let query = wire::service_query(wire.network_service).map_err(|error| invalid(&error))?;
+        if wire.watch {
+            let watch = self.0.watch_services(query).map_err(Failed::from)?;
+            return Ok(Response::new(self.until_stopped(watch.map(service_news))));
+        }
+        let found = self.0.lock().registry.find_services(&query);
+        let found = found.into_iter().map(|item| {
+            service_news(News {
+                item,
+                deleted: false,
+            })
+        });
+        Ok(Response::new(iter(found.map(Ok)).boxed()))
+    }
+
+    async fn unregister(
+        &self,
+        request: Request<proto::NetworkService>,
+    ) -> Result<Response<()>, Status> {
+        let caller = self.caller(&request)?;
+        let service = wire::service(request.into_inner()).map_err(|error| invalid(&error))?;
+        self.0.unregister_service(&service.name).await?;
+        Ok(answer(&caller, ()))
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    fn caller<M>(&self, request: &Request<M>) -> Result<Caller, Status> {
+        let caller = Caller::of(request.metadata()).map_err(|error| invalid(&error))?;
+        Ok(caller.arrive(self.0.token().as_ref()))
+    }
+
+    /// A watch with the word that the server stops as its end, so that those
+    /// who watch go and look for it again.
+    fn until_stopped<T: Send + 'static>(
+        &self,
+        news: impl Stream<Item = T> + Send + 'static,
+    ) -> Answers<T> {
+        let stopped = self.0.stopped.clone().cancelled_owned();
+        let end = once(async { Err(Failed::Stopped.into()) });
+        news.map(Ok).take_until(stopped).chain(end).boxed()
+    }
+}
+
+/// Puts down who registers, as far as the call tells.
+fn identify(path_ids: &mut Vec<String>, caller: &Caller) {
+    let told = caller.path_ids();
+    if !told.is_empty() {
+        *path_ids = told;
+    }
+}
+
+fn answer<M>(caller: &Caller, message: M) -> Response<M> {
+    let mut answer = Response::new(message);
+    caller.answer(answer.metadata_mut());
+    answer
+}
+
+fn endpoint_news(news: News<Endpoint>) -> proto::NetworkServiceEndpointResponse {
+    proto::NetworkServiceEndpointResponse {
+        network_service_endpoint: Some(wire::to_endpoint(&news.item)),
+        deleted: news.deleted,
+    }
+}
+
+fn service_news(news: News<Service>) -> proto::NetworkServiceResponse {
+    proto::NetworkServiceResponse {
+        network_service: Some(wire::to_service(&news.item)),
+        deleted: news.deleted,
+    }
+}
+
+fn invalid(error: &Invalid) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// The one place where failures become statuses.
+impl From<Failed> for Status {
+    fn from(error: Failed) -> Self {
+        let code = match &error {
+            Failed::Refused(Refused::Conflict { .. }) => Code::AlreadyExists,
+            Failed::Refused(Refused::Full { .. }) => Code::ResourceExhausted,
+            Failed::Refused(Refused::Invalid(_)) => Code::InvalidArgument,
+            Failed::Store(_) | Failed::Stopped => Code::Unavailable,
+        };
+        Status::new(code, error.to_string())
+    }
+}
