@@ -32,7 +32,7 @@ pub(crate) const LEASES: &str = "ipam.leases";
 pub(crate) const HISTORY: &str = "ipam.history";
 
 /// Between the scope and the rest of a key; no name holds it.
-const SEPARATOR: char = '\u{1f}';
+pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// How leases are kept.
 #[derive(Clone)]

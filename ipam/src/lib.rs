@@ -12,6 +12,7 @@
 //! always the network address of its first prefix of the family.
 
 mod addresses;
+pub mod inspect;
 mod leases;
 mod metrics;
 pub mod pool;
@@ -24,7 +25,10 @@ use std::time::SystemTime;
 pub use addresses::{AddressOptions, Addresses, Held, IsPeer};
 pub use leases::{ClientId, Error, Former, Lease, LeaseError, LeaseOptions, Leases};
 pub use metrics::{EndpointMetrics, ServerMetrics};
-pub use prefixes::{FurtherError, Grant, Prefixes};
+pub use prefixes::{
+    FurtherError, Grant, LinkStatus, PrefixClient, PrefixError, PrefixOptions, PrefixServer, Prefixes,
+    StoredPrefix,
+};
 
 /// Where the time is read; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;

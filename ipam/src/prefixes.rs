@@ -1,11 +1,22 @@
 //! The prefixes of one endpoint: fixed, or leased from prefix servers.
 
+mod client;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 
 use carrick_types::{Invalid, IpFamily, Prefix};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+
+pub(crate) use client::PREFIXES;
+pub use client::{
+    LinkStatus, PrefixClient, PrefixError, PrefixOptions, PrefixServer, StoredPrefix,
+};
 
 /// A prefix of the endpoint, and what of it is not to be handed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +50,25 @@ pub enum FurtherError {
     Stopped,
 }
 
+/// A wish for a further prefix by who found those that it saw full.
+#[derive(Clone, Debug)]
+struct Further {
+    family: IpFamily,
+    seen: Arc<[Grant]>,
+}
+
+/// The last time a further prefix was refused, and why.
+#[derive(Clone, Debug, Default)]
+struct Refusal(Option<(IpFamily, String)>);
+
 /// The prefixes of one endpoint, in the order in which they were got; cheap to
 /// clone. Nobody guesses a prefix: without a server's grant there is none.
 #[derive(Clone)]
 pub struct Prefixes {
     grants: watch::Receiver<Arc<[Grant]>>,
-    further: Option<mpsc::Sender<IpFamily>>,
+    /// One for each server; none if the prefixes are fixed.
+    further: Arc<[mpsc::Sender<Further>]>,
+    refusals: watch::Receiver<Refusal>,
 }
 
 impl Prefixes {
@@ -60,7 +84,8 @@ impl Prefixes {
         let (_, grants) = watch::channel(grants);
         Ok(Self {
             grants,
-            further: None,
+            further: Arc::from([]),
+            refusals: watch::channel(Refusal::default()).1,
         })
     }
 
@@ -104,16 +129,39 @@ impl Prefixes {
     ///
     /// [`FurtherError`].
     pub async fn further(&self, family: IpFamily, seen: &Arc<[Grant]>) -> Result<(), FurtherError> {
-        let Some(further) = &self.further else {
-            return Err(FurtherError::NoServer(family));
-        };
-        let mut grants = self.grants.clone();
-        if !Arc::ptr_eq(&grants.borrow_and_update(), seen) {
-            return Ok(());
+        let (mut grants, mut refusals) = (self.grants.clone(), self.refusals.clone());
+        refusals.mark_unchanged();
+        {
+            let now = grants.borrow_and_update();
+            if !Arc::ptr_eq(&now, seen) {
+                return Ok(());
+            }
+            if self.further.is_empty() || now.iter().all(|grant| grant.prefix.family() != family) {
+                return Err(FurtherError::NoServer(family));
+            }
         }
-        // A full queue means that others have asked already.
-        let _ = further.try_send(family);
-        grants.changed().await.map_err(|_| FurtherError::Stopped)
+        for server in self.further.iter() {
+            // A full queue means that others have asked already.
+            let _ = server.try_send(Further { family, seen: Arc::clone(seen) });
+        }
+        tokio::select! {
+            changed = grants.changed() => changed.map_err(|_| FurtherError::Stopped),
+            reason = refused(&mut refusals, family) => {
+                Err(reason.map_or(FurtherError::Stopped, FurtherError::Refused))
+            }
+        }
+    }
+}
+
+/// Waits for a refusal of `family`; `None` when the client has stopped.
+async fn refused(refusals: &mut watch::Receiver<Refusal>, family: IpFamily) -> Option<String> {
+    loop {
+        refusals.changed().await.ok()?;
+        if let Some((refused, reason)) = &refusals.borrow_and_update().0
+            && *refused == family
+        {
+            return Some(reason.clone());
+        }
     }
 }
 
