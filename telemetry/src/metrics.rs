@@ -8,6 +8,9 @@ use prometheus_client::registry::Registry;
 /// The content type of [`Metrics::encode`].
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// With what every name of our own begins.
+const OWN_PREFIX: &str = "carrick";
+
 /// All metrics of the process. Cheap to clone.
 ///
 /// Each crate registers what it counts in a section of its own, with the unit:
@@ -31,13 +34,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with one metric, `carrick_build_info`. All names in it begin
-    /// with `carrick_`.
+    /// A registry with one metric, `carrick_build_info`.
     #[must_use]
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("carrick");
+        let mut registry = Registry::default();
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What this process was built from", build);
+        let own = registry.sub_registry_with_prefix(OWN_PREFIX);
+        own.register("build", "What this process was built from", build);
         Self {
             registry: Arc::new(Mutex::new(registry)),
         }
@@ -46,7 +49,14 @@ impl Metrics {
     /// Registers metrics whose names begin with `carrick_` and `prefix`. A name
     /// must be registered once only; collectors would refuse the whole scrape.
     pub fn section<T>(&self, prefix: &str, register: impl FnOnce(&mut Registry) -> T) -> T {
+        let prefix = format!("{OWN_PREFIX}_{prefix}");
         self.with(|registry| register(registry.sub_registry_with_prefix(prefix)))
+    }
+
+    /// Registers metrics under names that others have chosen, such as those of a
+    /// predecessor that dashboards already know.
+    pub fn unprefixed<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
+        self.with(register)
     }
 
     /// All metrics in the text format of `OpenMetrics`, see
