@@ -39,22 +39,23 @@ func runNSE(ctx context.Context) error {
 		return err
 	}
 
+	// What serves outlives ctx: Unregister sends the socket, which has to be there.
+	serveCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+
 	dnsIPs := make(chan net.IP)
-	pools, err := prefixPools(ctx, config, dnsIPs)
+	pools, err := prefixPools(serveCtx, config, dnsIPs)
 	if err != nil {
 		return err
 	}
-	chain, err := newEndpoint(ctx, config, dnsIPs, pools)
+	chain, err := newEndpoint(serveCtx, config, dnsIPs, pools)
 	if err != nil {
 		return err
 	}
-	errCh := endpoint.Serve(ctx, config.listenOn, chain,
+	errCh := endpoint.Serve(serveCtx, config.listenOn, chain,
 		grpc.Creds(grpcfd.TransportCredentials(insecure.NewCredentials())))
 
-	// The registry client outlives ctx: it has to say good-bye.
-	registryCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	endpoints := registryclient.NewNetworkServiceEndpointRegistryClient(registryCtx,
+	endpoints := registryclient.NewNetworkServiceEndpointRegistryClient(serveCtx,
 		registryclient.WithClientURL(config.connectTo),
 		registryclient.WithDialOptions(dialOptions...),
 		registryclient.WithNSEAdditionalFunctionality(
@@ -71,7 +72,7 @@ func runNSE(ctx context.Context) error {
 	case err = <-errCh:
 	case <-ctx.Done():
 	}
-	unregisterCtx, cancelUnregister := context.WithTimeout(registryCtx, unregisterTimeout)
+	unregisterCtx, cancelUnregister := context.WithTimeout(serveCtx, unregisterTimeout)
 	defer cancelUnregister()
 	if _, unregisterErr := endpoints.Unregister(unregisterCtx, nse); unregisterErr != nil {
 		return fmt.Errorf("failed to unregister endpoint %s: %w", config.name, unregisterErr)
