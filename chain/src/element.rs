@@ -123,6 +123,23 @@ impl Chain {
         self.elements.iter().map(|element| element.name())
     }
 
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(crate) fn insert(&mut self, position: usize, element: impl Element) {
+        self.elements.insert(position, Box::new(element));
+    }
+
     /// Slots for the states of one connection, all of them closed.
     pub(crate) fn open(&self) -> Slots {
         Slots(self.elements.iter().map(|e| e.new_slot()).collect())

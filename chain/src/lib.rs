@@ -10,10 +10,13 @@
 
 mod client;
 mod element;
+pub mod elements;
 mod endpoint;
 mod error;
 mod monitor;
 pub mod path;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use client::{
     BackOff, Client, ClientConnection, ClientOptions, ClientState, ClientStatus, Events, Liveness,

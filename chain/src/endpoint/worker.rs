@@ -33,6 +33,9 @@ enum Phase {
     Up {
         answer: Arc<Connection>,
         expires: Instant,
+        /// Whether the chain of this process has answered it, rather than only
+        /// that of its predecessor.
+        served: bool,
     },
     /// Some element could not close yet.
     Closing {
@@ -194,13 +197,22 @@ impl Worker {
         deadline: Instant,
         expires: Instant,
     ) -> Result<Connection, Error> {
-        if let Phase::Up { answer, .. } = &self.phase {
+        if let Phase::Up {
+            answer,
+            served: true,
+            ..
+        } = &self.phase
+        {
             // Its client was quicker.
             return Ok(Connection::clone(answer));
         }
         self.journalled = true;
         let answer = Arc::new(connection.clone());
-        self.phase = Phase::Up { answer, expires };
+        self.phase = Phase::Up {
+            answer,
+            expires,
+            served: false,
+        };
         let answer = self.serve(connection, deadline).await?;
         self.up(answer.clone(), expires);
         Ok(answer)
@@ -208,7 +220,10 @@ impl Worker {
 
     /// Runs the chain again with what it answered last.
     async fn refresh(&mut self) {
-        let Phase::Up { answer, expires } = &self.phase else {
+        let Phase::Up {
+            answer, expires, ..
+        } = &self.phase
+        else {
             return;
         };
         let (connection, expires) = (Connection::clone(answer), *expires);
@@ -254,7 +269,11 @@ impl Worker {
             }
         }
         self.endpoint.0.hub.update(&answer);
-        self.phase = Phase::Up { answer, expires };
+        self.phase = Phase::Up {
+            answer,
+            expires,
+            served: true,
+        };
     }
 
     /// A failed refresh leaves what is up; a failed first Request leaves nothing.

@@ -1,0 +1,9 @@
+//! Elements that every chain may use.
+
+mod kernel;
+mod mechanisms;
+mod on_idle;
+
+pub use kernel::kernel_of_own_namespace;
+pub use mechanisms::{CannotSupport, Mechanisms, Unsupported};
+pub use on_idle::{Active, EndpointExpired, OnIdle};
