@@ -34,20 +34,28 @@ pub struct CallMetadata {
 
 impl fmt::Debug for CallMetadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallMetadata").field("registry", &self.registry).finish_non_exhaustive()
+        f.debug_struct("CallMetadata")
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
     }
 }
 
 impl CallMetadata {
     /// For calls of the network service kind.
     pub fn new(tokens: Arc<dyn Tokens>) -> Self {
-        Self { tokens, registry: false }
+        Self {
+            tokens,
+            registry: false,
+        }
     }
 
     /// For calls to a registry, which also want a [`RegistryPath`]: ours is
     /// that of a first caller.
     pub fn for_registry(tokens: Arc<dyn Tokens>) -> Self {
-        Self { tokens, registry: true }
+        Self {
+            tokens,
+            registry: true,
+        }
     }
 }
 
@@ -102,26 +110,43 @@ impl RemoteEndpoint {
     }
 
     async fn ask(&self, request: Connection, deadline: Instant) -> Result<Connection, Error> {
-        let fail = Failure { operation: Operation::Request, id: request.id.clone() };
+        let fail = Failure {
+            operation: Operation::Request,
+            id: request.id.clone(),
+        };
         let message = with_deadline(request_to_wire(&request), deadline);
         let mut client = self.requests.clone();
         let answer = fail.answer(timeout_at(deadline, client.request(message)).await)?;
         connection_from_wire(answer).map_err(|invalid| {
-            Error::new(ELEMENT, fail.operation, &fail.id, Kind::Unavailable, invalid)
+            Error::new(
+                ELEMENT,
+                fail.operation,
+                &fail.id,
+                Kind::Unavailable,
+                invalid,
+            )
         })
     }
 
     async fn finish(&self, connection: Connection, deadline: Instant) -> Result<(), Error> {
-        let fail = Failure { operation: Operation::Close, id: connection.id.clone() };
+        let fail = Failure {
+            operation: Operation::Close,
+            id: connection.id.clone(),
+        };
         let message = with_deadline(connection_to_wire(&connection), deadline);
         let mut client = self.requests.clone();
         fail.answer(timeout_at(deadline, client.close(message)).await)
     }
 
     async fn follow(&self, selector: Selector) -> Result<Events, Error> {
-        let fail = Failure { operation: Operation::Request, id: followed(&selector) };
+        let fail = Failure {
+            operation: Operation::Request,
+            id: followed(&selector),
+        };
         let mut client = self.monitoring.clone();
-        let events = client.monitor_connections(selector_to_wire(&selector)).await;
+        let events = client
+            .monitor_connections(selector_to_wire(&selector))
+            .await;
         let events = events.map_err(|status| fail.error(status))?;
         Ok(stream::unfold(Some(events.into_inner()), next_event).boxed())
     }
@@ -183,7 +208,13 @@ impl Failure {
             Code::Cancelled if is_timeout(&status) => Kind::DeadlineExceeded,
             code => kind(code),
         };
-        Error::new(ELEMENT, self.operation, &self.id, kind, RemoteError::from(status))
+        Error::new(
+            ELEMENT,
+            self.operation,
+            &self.id,
+            kind,
+            RemoteError::from(status),
+        )
     }
 }
 
@@ -200,7 +231,10 @@ fn is_timeout(status: &Status) -> bool {
 
 /// The id that a selector names, for errors.
 fn followed(selector: &Selector) -> ConnectionId {
-    let id = selector.segments.iter().find_map(|segment| ConnectionId::new(&segment.id).ok());
+    let id = selector
+        .segments
+        .iter()
+        .find_map(|segment| ConnectionId::new(&segment.id).ok());
     id.unwrap_or_else(|| ConnectionId::new("*").expect("an asterisk is an id"))
 }
 

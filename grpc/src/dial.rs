@@ -182,6 +182,21 @@ impl Channels {
         Ok(channel)
     }
 
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_url
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Whether none is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Forgets the channel to a peer that is gone; its calls go on.
     pub fn forget(&self, url: &Url) {
         self.by_url

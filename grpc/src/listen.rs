@@ -151,6 +151,14 @@ impl Listener {
         &self.url
     }
 
+    /// Calls `seen` for each connection that is accepted, e.g. to count them.
+    #[must_use]
+    pub fn on_accept(mut self, mut seen: impl FnMut(&Socket) + Send + 'static) -> Self {
+        let see = move |socket: &io::Result<Socket>| socket.iter().for_each(&mut seen);
+        self.incoming = self.incoming.inspect(see).boxed();
+        self
+    }
+
     /// The socket file, to be removed when the server has ended.
     #[must_use]
     pub fn socket_file(&self) -> Option<SocketFile> {

@@ -134,7 +134,10 @@ pub async fn serve(
         served.map_err(ServeError::Serve)?;
     }
     match file {
-        Some(file) => file.remove().await.map_err(|e| ServeError::SocketFile(file, e)),
+        Some(file) => file
+            .remove()
+            .await
+            .map_err(|e| ServeError::SocketFile(file, e)),
         None => Ok(()),
     }
 }

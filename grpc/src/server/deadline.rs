@@ -7,8 +7,13 @@ use super::ServerOptions;
 /// Time that a call has: what the client says within our bounds, or our
 /// default.
 pub(super) fn timeout(metadata: &MetadataMap, options: &ServerOptions) -> Duration {
-    let named = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
-    named.unwrap_or(options.default_timeout).min(options.max_timeout)
+    let named = metadata
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse);
+    named
+        .unwrap_or(options.default_timeout)
+        .min(options.max_timeout)
 }
 
 /// What is kept back for telling the client that it was too late, before its

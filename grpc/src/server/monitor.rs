@@ -23,7 +23,9 @@ pub struct Monitoring {
 
 impl fmt::Debug for Monitoring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Monitoring").field("max", &self.max).finish_non_exhaustive()
+        f.debug_struct("Monitoring")
+            .field("max", &self.max)
+            .finish_non_exhaustive()
     }
 }
 
@@ -32,7 +34,12 @@ impl Monitoring {
     #[must_use]
     pub fn new(endpoint: Endpoint, options: &ServerOptions, stopping: CancellationToken) -> Self {
         let max = options.max_monitors;
-        Self { endpoint, max, streams: Arc::new(Semaphore::new(max)), stopping }
+        Self {
+            endpoint,
+            max,
+            streams: Arc::new(Semaphore::new(max)),
+            stopping,
+        }
     }
 }
 

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use carrick_chain::{Endpoint, Error, Kind};
 use carrick_proto::connection as wire;
 use carrick_proto::networkservice::NetworkServiceRequest;
@@ -21,15 +19,19 @@ use crate::{Peer, invalid, status, token_from_metadata, trace};
 pub struct Requests {
     endpoint: Endpoint,
     options: ServerOptions,
-    requests: Arc<Semaphore>,
+    permits: Semaphore,
 }
 
 impl Requests {
     /// The service of an endpoint.
     #[must_use]
     pub fn new(endpoint: Endpoint, options: &ServerOptions) -> Self {
-        let requests = Arc::new(Semaphore::new(options.max_requests));
-        Self { endpoint, options: options.clone(), requests }
+        let permits = Semaphore::new(options.max_requests);
+        Self {
+            endpoint,
+            options: options.clone(),
+            permits,
+        }
     }
 
     /// How long the chain has, and when the client is told even if the chain
@@ -46,15 +48,18 @@ impl Requests {
         request: Request<NetworkServiceRequest>,
     ) -> Result<Response<wire::Connection>, Status> {
         let (deadline, end) = self.deadlines(request.metadata());
-        let _permit = self.requests.try_acquire().map_err(|_| {
-            Status::unavailable(format!("{} Requests are being served", self.options.max_requests))
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            Status::unavailable(format!(
+                "{} Requests are being served",
+                self.options.max_requests
+            ))
         })?;
         let (metadata, _, message) = request.into_parts();
         let mut connection = request_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
         let answer = timeout_at(end, self.endpoint.request(connection, deadline)).await;
-        let answer = answer.map_err(|_| late())?.map_err(refuse)?;
+        let answer = answer.map_err(|_| late())?.map_err(|e| refuse(&e))?;
         Ok(Response::new(connection_to_wire(&answer)))
     }
 
@@ -65,7 +70,7 @@ impl Requests {
         take_token(&mut connection, &metadata);
         record(&connection);
         let closed = timeout_at(end, self.endpoint.close(connection)).await;
-        closed.map_err(|_| late())?.map_err(refuse)?;
+        closed.map_err(|_| late())?.map_err(|e| refuse(&e))?;
         Ok(Response::new(()))
     }
 }
@@ -101,7 +106,11 @@ impl NetworkService for Requests {
 }
 
 fn peer<T>(request: &Request<T>) -> Peer {
-    request.extensions().get().copied().unwrap_or(Peer::Tcp(None))
+    request
+        .extensions()
+        .get()
+        .copied()
+        .unwrap_or(Peer::Tcp(None))
 }
 
 fn record(connection: &Connection) {
@@ -115,7 +124,10 @@ fn record(connection: &Connection) {
 /// entered. Without one the segment stays as the caller sent it.
 fn take_token(connection: &mut Connection, metadata: &MetadataMap) {
     let index = connection.path.index;
-    match (token_from_metadata(metadata), connection.path.segments.get_mut(index)) {
+    match (
+        token_from_metadata(metadata),
+        connection.path.segments.get_mut(index),
+    ) {
         (Some(token), Some(segment)) => {
             segment.token = token.value;
             segment.expires = Some(token.expires);
@@ -131,8 +143,8 @@ fn late() -> Status {
 
 /// Here an error leaves the process, so here it is logged. What the caller can
 /// cause at will is not worth more than a debug line.
-fn refuse(error: Error) -> Status {
-    let status = status(&error);
+fn refuse(error: &Error) -> Status {
+    let status = status(error);
     match error.kind {
         Kind::Internal => error!(error = status.message(), "refused"),
         Kind::Invalid | Kind::PermissionDenied => debug!(error = status.message(), "refused"),
