@@ -45,7 +45,7 @@ impl Default for ClientOptions {
             tokens: None,
             timeout: Duration::from_secs(15),
             backoff: Backoff::default(),
-            resync: Duration::from_mins(1),
+            resync: Duration::from_secs(60),
             grace: Duration::ZERO,
         }
     }

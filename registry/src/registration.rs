@@ -204,9 +204,15 @@ impl Keeper {
         }
     }
 
+    /// The services come first, as clients look for these; once the endpoint
+    /// is there, it does not suffer from what befalls a service.
     async fn register(&self) -> Result<Endpoint, Error> {
-        if self.expires.is_none() {
-            self.register_services().await?;
+        if let Err(error) = self.register_services().await {
+            if self.expires.is_none() {
+                return Err(error);
+            }
+            let error: &dyn std::error::Error = &error;
+            warn!(error, endpoint = %self.endpoint.name, "could not look after its services");
         }
         self.client.register_endpoint(&self.endpoint).await
     }

@@ -3,7 +3,7 @@ mod services;
 mod shared;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use carrick_chain::Tokens;
@@ -76,7 +76,7 @@ impl Server {
     /// The store cannot be read.
     pub fn start(options: ServerOptions) -> Result<Self, carrick_store::Error> {
         let journal = options.store.as_ref().map(Journal::new);
-        let shared = Arc::new(Shared::new(&options));
+        let shared = Arc::new(Shared::new(options));
         let mut tasks = Vec::new();
         if let Some(journal) = journal {
             journal.load(&shared)?;
@@ -115,7 +115,7 @@ impl Server {
     /// false if that took longer than `grace`.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.shared.stopped.cancel();
-        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(|e| e.into_inner()));
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         timeout(grace, futures::future::join_all(tasks))
             .await
             .is_ok()

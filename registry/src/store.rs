@@ -21,7 +21,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            period: Duration::from_mins(1),
+            period: Duration::from_secs(60),
             endpoints: 100_000,
             services: 10_000,
         }

@@ -189,8 +189,8 @@ impl Watcher {
     /// Deletes what has been missing for too long.
     async fn forget(&mut self) -> Result<(), End> {
         let now = Instant::now();
-        let over = self.missing.extract_if(.., |_, until| *until <= now);
-        for (name, _) in over.collect::<Vec<_>>() {
+        let over = self.missing.iter().filter(|(_, until)| **until <= now);
+        for name in over.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.deleted(name).await?;
         }
         Ok(())

@@ -10,7 +10,6 @@ use tonic::{Code, Request, Response, Status};
 
 use super::shared::{Failed, Shared, now};
 use crate::metadata::Caller;
-use crate::watch::News;
 use crate::{Endpoint, Refused, Service, wire};
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -43,15 +42,12 @@ impl NetworkServiceEndpointRegistry for Services {
             wire::endpoint_query(wire.network_service_endpoint).map_err(|error| invalid(&error))?;
         if wire.watch {
             let watch = self.0.watch_endpoints(query).map_err(Failed::from)?;
-            return Ok(Response::new(self.until_stopped(watch.map(endpoint_news))));
+            return Ok(Response::new(self.until_stopped(
+                watch.map(|news| endpoint_news(&news.item, news.deleted)),
+            )));
         }
         let found = self.0.lock().registry.find_endpoints(&query, now().instant);
-        let found = found.into_iter().map(|item| {
-            endpoint_news(News {
-                item,
-                deleted: false,
-            })
-        });
+        let found = found.into_iter().map(|item| endpoint_news(&item, false));
         Ok(Response::new(iter(found.map(Ok)).boxed()))
     }
 
@@ -90,15 +86,12 @@ impl NetworkServiceRegistry for Services {
         let query = wire::service_query(wire.network_service).map_err(|error| invalid(&error))?;
         if wire.watch {
             let watch = self.0.watch_services(query).map_err(Failed::from)?;
-            return Ok(Response::new(self.until_stopped(watch.map(service_news))));
+            return Ok(Response::new(self.until_stopped(
+                watch.map(|news| service_news(&news.item, news.deleted)),
+            )));
         }
         let found = self.0.lock().registry.find_services(&query);
-        let found = found.into_iter().map(|item| {
-            service_news(News {
-                item,
-                deleted: false,
-            })
-        });
+        let found = found.into_iter().map(|item| service_news(&item, false));
         Ok(Response::new(iter(found.map(Ok)).boxed()))
     }
 
@@ -147,17 +140,17 @@ fn answer<M>(caller: &Caller, message: M) -> Response<M> {
     answer
 }
 
-fn endpoint_news(news: News<Endpoint>) -> proto::NetworkServiceEndpointResponse {
+fn endpoint_news(endpoint: &Endpoint, deleted: bool) -> proto::NetworkServiceEndpointResponse {
     proto::NetworkServiceEndpointResponse {
-        network_service_endpoint: Some(wire::to_endpoint(&news.item)),
-        deleted: news.deleted,
+        network_service_endpoint: Some(wire::to_endpoint(endpoint)),
+        deleted,
     }
 }
 
-fn service_news(news: News<Service>) -> proto::NetworkServiceResponse {
+fn service_news(service: &Service, deleted: bool) -> proto::NetworkServiceResponse {
     proto::NetworkServiceResponse {
-        network_service: Some(wire::to_service(&news.item)),
-        deleted: news.deleted,
+        network_service: Some(wire::to_service(service)),
+        deleted,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::watch::{Watch, Watched, Watchers};
 use crate::{Endpoint, EndpointQuery, Now, Refused, Registry, Service, ServiceQuery};
 
 /// Longest sleep of the task that expires endpoints while there is none.
-const IDLE: Duration = Duration::from_hours(1);
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What calls and tasks of one server share.
 pub(super) struct Shared {
@@ -76,7 +76,7 @@ pub(super) fn now() -> Now {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn new(options: &ServerOptions) -> Self {
+    pub(super) fn new(options: ServerOptions) -> Self {
         let state = State {
             registry: Registry::new(options.limits),
             endpoint_watchers: Watchers::new(options.watches),
@@ -85,12 +85,11 @@ impl Shared {
         };
         Self {
             state: Mutex::new(state),
-            tokens: options.tokens.clone(),
+            tokens: options.tokens,
             sooner: Notify::new(),
             dirty: Notify::new(),
             written: options
                 .store
-                .as_ref()
                 .map(|_| watch::Sender::new(Written::default())),
             stopped: CancellationToken::new(),
         }
@@ -174,7 +173,7 @@ impl Shared {
         let (id, mailbox) = state.endpoint_watchers.open(query, initial)?;
         let shared = self.clone();
         Ok(Watch::new(mailbox, move || {
-            shared.lock().endpoint_watchers.close(&id)
+            shared.lock().endpoint_watchers.close(&id);
         }))
     }
 
@@ -187,7 +186,7 @@ impl Shared {
         let (id, mailbox) = state.service_watchers.open(query, initial)?;
         let shared = self.clone();
         Ok(Watch::new(mailbox, move || {
-            shared.lock().service_watchers.close(&id)
+            shared.lock().service_watchers.close(&id);
         }))
     }
 
@@ -208,9 +207,9 @@ impl Shared {
     }
 
     pub(super) fn written(&self, written: Written) {
-        self.written
-            .iter()
-            .for_each(|sender| _ = sender.send_replace(written.clone()));
+        if let Some(sender) = &self.written {
+            sender.send_replace(written);
+        }
     }
 }
 

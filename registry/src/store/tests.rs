@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PERIOD: Duration = Duration::from_mins(1);
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// A clock that stands still until it is told to go on.
 #[derive(Clone, Copy)]
