@@ -1,13 +1,21 @@
 //! The vswitch agent: what the data plane shall be, stated by name.
 //!
-//! Read first: [`Agent`], the interface, and [`Link`], its main object.
+//! Read first: [`Agent`], the interface, and [`Link`], its main object. [`Kernel`]
+//! implements it with the Linux kernel.
+//!
+//! Limits: a router is one namespace and no two routers share one.
 
+mod check;
 mod error;
+mod identity;
 mod interface;
+mod kernel;
 mod object;
 
 pub use error::Error;
+pub use identity::hardware_address;
 pub use interface::{Agent, Protocol};
+pub use kernel::Kernel;
 pub use object::{Change, End, Found, Link, LinkKind, LinkRoute, Netns, Router, Side};
 
 /// A bound socket as [`Agent::bind`] hands it out: nonblocking, ready for tokio's `from_std`.

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -167,4 +168,30 @@ pub struct Found {
     pub mtu: u32,
     /// Prefixes routed out of it.
     pub routes: Vec<Prefix>,
+}
+
+// === impl Netns ===
+
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inode(device, inode) => write!(f, "network namespace inode://{device}/{inode}"),
+            Self::Named(name) => write!(f, "network namespace {name}"),
+            Self::Own => write!(f, "the agent's network namespace"),
+            Self::Path(path) => write!(f, "network namespace {}", path.display()),
+        }
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Endpoint,
+            Self::Endpoint => Self::Client,
+        }
+    }
 }

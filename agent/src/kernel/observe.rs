@@ -1,0 +1,375 @@
+//! Reads what is there: devices of ours and what lies on them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use carrick_types::{ConnectionId, IpNet, Prefix};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    State,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::netlink::Socket;
+use super::state::{Dressing, EndState, LOOPBACK, RouterState};
+use super::step::{PROTOCOL, Vxlan};
+use crate::identity::{Alias, INDEX_TRIES, index};
+use crate::{LinkRoute, Side};
+
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// A device as it is found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Device {
+    pub(super) index: u32,
+    pub(super) state: EndState,
+    /// Whether it can carry packets: up, and its other end too.
+    pub(super) carrier: bool,
+    pub(super) kind: DeviceKind,
+    /// Index of a veth's other end in its namespace.
+    pub(super) peer: Option<u32>,
+}
+
+/// What a device is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum DeviceKind {
+    #[default]
+    Other,
+    Veth,
+    Vxlan(Vxlan),
+}
+
+/// The device of one end, or the index that it shall get.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    Free(u32),
+    Ours(Box<Device>),
+    /// Other devices have all the indices that it might get.
+    Taken,
+}
+
+impl Slot {
+    pub(super) fn ours(self) -> Option<Device> {
+        match self {
+            Self::Ours(device) => Some(*device),
+            Self::Free(_) | Self::Taken => None,
+        }
+    }
+}
+
+impl Socket {
+    /// Looks for the device of one end; `device.state` lacks what lies on it.
+    pub(super) fn slot(&mut self, id: &ConnectionId, side: Side) -> io::Result<Slot> {
+        let indices: Vec<u32> = (0..INDEX_TRIES).map(|i| index(id, side, i)).collect();
+        let questions = indices.iter().map(|&index| get_link(index)).collect();
+        let mut free = None;
+        for (answer, index) in self.ask(questions)?.into_iter().zip(indices) {
+            match answer {
+                Some(RouteNetlinkMessage::NewLink(message)) => {
+                    let device = device(message);
+                    let alias = Alias::parse(&device.state.alias);
+                    if alias.is_some_and(|alias| alias.is(id, side)) {
+                        return Ok(Slot::Ours(Box::new(device)));
+                    }
+                }
+                _ => free = free.or(Some(index)),
+            }
+        }
+        Ok(free.map_or(Slot::Taken, Slot::Free))
+    }
+
+    /// Reads a device and all that lies on it.
+    pub(super) fn end(&mut self, index: u32) -> io::Result<Option<Device>> {
+        let answers = self.ask(vec![get_link(index)])?;
+        let Some(Some(RouteNetlinkMessage::NewLink(message))) = answers.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut device = device(message);
+        device.state.dressing = Some(self.dressing(index)?);
+        Ok(Some(device))
+    }
+
+    /// Whether a device takes packets (RFC 2863 `ifOperStatus`).
+    pub(super) fn is_operational(&mut self, index: u32) -> io::Result<bool> {
+        let answers = self.ask(vec![get_link(index)])?;
+        let Some(Some(RouteNetlinkMessage::NewLink(message))) = answers.into_iter().next() else {
+            return Ok(true); // gone; the next step will say so
+        };
+        Ok(message
+            .attributes
+            .contains(&LinkAttribute::OperState(State::Up)))
+    }
+
+    /// Reads what lies on a device.
+    pub(super) fn dressing(&mut self, index: u32) -> io::Result<Dressing> {
+        let mut dressing = Dressing::default();
+        self.addresses(index, |address, _| {
+            dressing.addresses.insert(address);
+        })?;
+        for family in FAMILIES {
+            let mut question = NeighbourMessage::default();
+            question.header.family = family;
+            question.attributes = vec![NeighbourAttribute::IfIndex(index)];
+            self.dump(RouteNetlinkMessage::GetNeighbour(question), |answer| {
+                if let RouteNetlinkMessage::NewNeighbour(message) = answer {
+                    dressing.neighbors.extend(permanent_neighbor(&message));
+                }
+            })?;
+            let oif = Some(RouteAttribute::Oif(index));
+            self.routes(family, RouteType::Unicast, oif, |message| {
+                dressing.routes.insert(link_route(message));
+            })?;
+        }
+        Ok(dressing)
+    }
+
+    /// Reads what a router has besides links. Where `is_ours_alone`, every address
+    /// counts; otherwise those marked as the agent's.
+    pub(super) fn router(&mut self, is_ours_alone: bool) -> io::Result<RouterState> {
+        let mut state = RouterState::default();
+        self.addresses(LOOPBACK, |address, is_marked| {
+            let is_the_kernels = address.addr().is_loopback();
+            if !is_the_kernels && (is_ours_alone || is_marked) {
+                state.addresses.insert(address);
+            }
+        })?;
+        for family in FAMILIES {
+            self.routes(family, RouteType::Unreachable, None, |message| {
+                state.unreachable.insert(destination(message));
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// All devices of ours, without what lies on them.
+    pub(super) fn devices(&mut self) -> io::Result<Vec<(Device, Alias)>> {
+        let mut devices = Vec::new();
+        let mut question = LinkMessage::default();
+        question.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        self.dump(RouteNetlinkMessage::GetLink(question), |answer| {
+            if let RouteNetlinkMessage::NewLink(message) = answer {
+                let device = device(message);
+                let alias = Alias::parse(&device.state.alias);
+                devices.extend(alias.map(|alias| (device, alias)));
+            }
+        })?;
+        Ok(devices)
+    }
+
+    /// The prefixes that the agent has routed out of each device.
+    pub(super) fn routed(&mut self) -> io::Result<BTreeMap<u32, Vec<Prefix>>> {
+        let mut routed: BTreeMap<u32, Vec<Prefix>> = BTreeMap::new();
+        for family in FAMILIES {
+            self.routes(family, RouteType::Unicast, None, |message| {
+                if let Some(index) = oif(message) {
+                    routed.entry(index).or_default().push(destination(message));
+                }
+            })?;
+        }
+        Ok(routed)
+    }
+
+    fn addresses(&mut self, index: u32, mut each: impl FnMut(IpNet, bool)) -> io::Result<()> {
+        let mut question = AddressMessage::default();
+        question.header.index = index;
+        self.dump(RouteNetlinkMessage::GetAddress(question), |answer| {
+            if let RouteNetlinkMessage::NewAddress(message) = answer
+                && message.header.index == index
+                && let Some(address) = address(&message)
+            {
+                each(address, is_marked(&message));
+            }
+        })
+    }
+
+    fn routes(
+        &mut self,
+        family: AddressFamily,
+        kind: RouteType,
+        filter: Option<RouteAttribute>,
+        mut each: impl FnMut(&RouteMessage),
+    ) -> io::Result<()> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        question.header.protocol = RouteProtocol::Other(PROTOCOL);
+        question.header.kind = kind;
+        let wanted_oif = filter.as_ref().and_then(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        question.attributes.extend(filter);
+        self.dump(RouteNetlinkMessage::GetRoute(question), |answer| {
+            if let RouteNetlinkMessage::NewRoute(message) = answer
+                && message.header.protocol == RouteProtocol::Other(PROTOCOL)
+                && message.header.kind == kind
+                && (wanted_oif.is_none() || oif(&message) == wanted_oif)
+            {
+                each(&message);
+            }
+        })
+    }
+}
+
+fn get_link(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    RouteNetlinkMessage::GetLink(message)
+}
+
+fn device(message: LinkMessage) -> Device {
+    let flags = message.header.flags;
+    let mut device = Device {
+        index: message.header.index,
+        carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        ..Device::default()
+    };
+    device.state.up = flags.contains(LinkFlags::Up);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::Address(bytes) => device.state.mac = mac(&bytes),
+            LinkAttribute::IfAlias(alias) => device.state.alias = alias,
+            LinkAttribute::IfName(name) => device.state.name = name,
+            LinkAttribute::Link(index) => device.peer = Some(index),
+            LinkAttribute::LinkInfo(info) => device.kind = kind(&info),
+            LinkAttribute::Mtu(mtu) => device.state.mtu = mtu,
+            _ => {}
+        }
+    }
+    device
+}
+
+fn mac(bytes: &[u8]) -> [u8; 6] {
+    bytes.try_into().unwrap_or_default()
+}
+
+fn kind(info: &[LinkInfo]) -> DeviceKind {
+    let mut kind = DeviceKind::Other;
+    for part in info {
+        match part {
+            LinkInfo::Kind(InfoKind::Veth) => kind = DeviceKind::Veth,
+            LinkInfo::Data(InfoData::Vxlan(attributes)) => {
+                kind = vxlan(attributes).map_or(DeviceKind::Other, DeviceKind::Vxlan);
+            }
+            _ => {}
+        }
+    }
+    kind
+}
+
+fn vxlan(attributes: &[InfoVxlan]) -> Option<Vxlan> {
+    let (mut vni, mut local, mut remote, mut port) = (None, None, None, None);
+    for attribute in attributes {
+        match attribute {
+            InfoVxlan::Group(address) => remote = Some(IpAddr::V4(*address)),
+            InfoVxlan::Group6(address) => remote = Some(IpAddr::V6(*address)),
+            InfoVxlan::Id(id) => vni = carrick_types::Vni::new(*id).ok(),
+            InfoVxlan::Local(address) => local = Some(IpAddr::V4(*address)),
+            InfoVxlan::Local6(address) => local = Some(IpAddr::V6(*address)),
+            InfoVxlan::Port(number) => port = Some(*number),
+            _ => {}
+        }
+    }
+    Some(Vxlan {
+        vni: vni?,
+        local: local?,
+        remote: remote?,
+        port: port?,
+    })
+}
+
+/// An address that was put; link-local ones are the kernel's affair.
+fn address(message: &AddressMessage) -> Option<IpNet> {
+    let (mut local, mut other) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(address) => other = Some(*address),
+            AddressAttribute::Local(address) => local = Some(*address),
+            _ => {}
+        }
+    }
+    let address = local.or(other)?;
+    let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if is_link_local {
+        return None;
+    }
+    IpNet::new(address, message.header.prefix_len).ok()
+}
+
+fn is_marked(message: &AddressMessage) -> bool {
+    let ours = AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL));
+    message.attributes.contains(&ours)
+}
+
+fn permanent_neighbor(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut address, mut hardware) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                address = Some(IpAddr::V4(*v4));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                address = Some(IpAddr::V6(*v6));
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = Some(mac(bytes)),
+            _ => {}
+        }
+    }
+    Some((address?, hardware?))
+}
+
+fn link_route(message: &RouteMessage) -> LinkRoute {
+    let mut route = LinkRoute {
+        prefix: destination(message),
+        next_hop: None,
+        source: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(address) => route.next_hop = ip(address),
+            RouteAttribute::PrefSource(address) => route.source = ip(address),
+            _ => {}
+        }
+    }
+    route
+}
+
+fn destination(message: &RouteMessage) -> Prefix {
+    let zero: IpAddr = match message.header.address_family {
+        AddressFamily::Inet6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+    };
+    let network = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
+    let length = message.header.destination_prefix_length;
+    Prefix::of(network.unwrap_or(zero), length)
+        .unwrap_or_else(|_| carrick_types::host(network.unwrap_or(zero)))
+}
+
+fn oif(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}

@@ -1,0 +1,256 @@
+//! Links: made, changed in place, replaced.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use carrick_types::ConnectionId;
+
+use super::batch::{Done, converge_end, delete_device, make, observe_end};
+use super::netlink::error_number;
+use super::netns::Namespaces;
+use super::observe::{Device, DeviceKind, Slot};
+use super::state::EndState;
+use super::step::{self, Step, Vxlan};
+use crate::{Error, Link, LinkKind, Netns, Side};
+
+/// Makes a link as it shall be and writes down what was done.
+pub(super) fn put_link(
+    namespaces: &mut Namespaces,
+    link: &Link,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    match &link.kind {
+        LinkKind::Given => put_given(namespaces, link, journal),
+        LinkKind::Veth { far } => put_veth(namespaces, link, &far.netns, journal),
+        LinkKind::VethOpen { netns, .. } => put_veth(namespaces, link, netns, journal),
+        LinkKind::Vxlan {
+            vni,
+            local,
+            remote,
+            port,
+        } => {
+            let vxlan = Vxlan {
+                vni: *vni,
+                local: *local,
+                remote: *remote,
+                port: *port,
+            };
+            put_vxlan(namespaces, link, vxlan, journal)
+        }
+    }
+}
+
+fn put_given(
+    namespaces: &mut Namespaces,
+    link: &Link,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    let netns = &link.near.netns;
+    let device = find(namespaces, netns, &link.id, link.side)?.ours();
+    let device = device.ok_or_else(|| Error::NoDevice {
+        id: link.id.clone(),
+        netns: netns.clone(),
+    })?;
+    change_end(namespaces, netns, device.index, &EndState::near(link), journal)
+}
+
+fn put_veth(
+    namespaces: &mut Namespaces,
+    link: &Link,
+    far_netns: &Netns,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    let netns = &link.near.netns;
+    let near = EndState::near(link);
+    let far = EndState::far(link).expect("a veth has a far end");
+    let near_slot = find(namespaces, netns, &link.id, link.side)?;
+    let far_slot = find(namespaces, far_netns, &link.id, link.side.other())?;
+    if let (Slot::Ours(near_device), Slot::Ours(far_device)) = (&near_slot, &far_slot)
+        && near_device.kind == DeviceKind::Veth
+        && near_device.peer == Some(far_device.index)
+    {
+        change_end(namespaces, netns, near_device.index, &near, journal)?;
+        return change_end(namespaces, far_netns, far_device.index, &far, journal);
+    }
+    let near_index = clear(namespaces, netns, link, link.side, near_slot, journal)?;
+    let far_index = clear(namespaces, far_netns, link, link.side.other(), far_slot, journal)?;
+    let create = Step::CreateVeth {
+        near: new_device(&near, near_index),
+        far: new_device(&far, far_index),
+        netns: namespaces.enter(far_netns)?.file.as_raw_fd(),
+    };
+    let mut steps = vec![create];
+    steps.extend(near.fresh().steps(&near, near_index));
+    journal.push(Done::MadeLink {
+        netns: netns.clone(),
+        index: near_index,
+    });
+    make(namespaces, netns, &steps)?;
+    make(namespaces, far_netns, &far.fresh().steps(&far, far_index))?;
+    await_queue(namespaces, netns, near_index)
+}
+
+fn put_vxlan(
+    namespaces: &mut Namespaces,
+    link: &Link,
+    vxlan: Vxlan,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    let netns = &link.near.netns;
+    let near = EndState::near(link);
+    let slot = find(namespaces, netns, &link.id, link.side)?;
+    if let Slot::Ours(device) = &slot
+        && device.kind == DeviceKind::Vxlan(vxlan)
+    {
+        return change_end(namespaces, netns, device.index, &near, journal);
+    }
+    let index = clear(namespaces, netns, link, link.side, slot, journal)?;
+    let create = create_vxlan(namespaces, netns, &near, index, vxlan)?;
+    make(namespaces, &Netns::Own, &[create]).map_err(|e| vni_in_use(e, vxlan))?;
+    journal.push(Done::MadeLink {
+        netns: netns.clone(),
+        index,
+    });
+    make(namespaces, netns, &near.fresh().steps(&near, index))
+}
+
+/// Where the socket's namespace is the underlay, the device can be anywhere.
+fn create_vxlan(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    state: &EndState,
+    index: u32,
+    vxlan: Vxlan,
+) -> Result<Step, Error> {
+    Ok(Step::CreateVxlan {
+        device: new_device(state, index),
+        netns: namespaces.enter(netns)?.file.as_raw_fd(),
+        vxlan,
+    })
+}
+
+/// The name and the index are known to be free or the kernel says so in other
+/// words; what exists then is the identifier.
+fn vni_in_use(error: Error, vxlan: Vxlan) -> Error {
+    match error {
+        Error::Kernel { source, .. } if is_vni_in_use(&source) => Error::VniInUse {
+            vni: vxlan.vni,
+            port: vxlan.port,
+        },
+        other => other,
+    }
+}
+
+fn is_vni_in_use(error: &io::Error) -> bool {
+    error_number(error) == Some(nix::libc::EEXIST) && error.to_string().contains("VNI")
+}
+
+fn find(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    id: &ConnectionId,
+    side: Side,
+) -> Result<Slot, Error> {
+    let step = format!("look for the link of connection {id} in {netns}");
+    let handle = namespaces.enter(netns)?;
+    handle.socket.slot(id, side).map_err(Error::kernel(step))
+}
+
+/// Changes one end in place, unless it is as it shall be.
+fn change_end(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    index: u32,
+    wanted: &EndState,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    let Some(was) = observe_end(namespaces, netns, index)? else {
+        return Ok(());
+    };
+    let steps = was.steps(wanted, index);
+    if steps.is_empty() {
+        return Ok(());
+    }
+    journal.push(Done::ChangedEnd {
+        netns: netns.clone(),
+        index,
+        was: Box::new(was),
+    });
+    make(namespaces, netns, &steps)?;
+    converge_end(namespaces, netns, index, wanted)
+}
+
+/// Makes room for a new device: removes one of another kind, and says which
+/// index is free.
+fn clear(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    link: &Link,
+    side: Side,
+    slot: Slot,
+    journal: &mut Vec<Done>,
+) -> Result<u32, Error> {
+    match slot {
+        Slot::Free(index) => Ok(index),
+        Slot::Ours(device) => {
+            remove(namespaces, netns, &device, journal)?;
+            Ok(device.index)
+        }
+        Slot::Taken => Err(Error::Kernel {
+            step: format!("find an index for connection {}, {side:?} side", link.id),
+            source: io::Error::from(io::ErrorKind::AddrInUse),
+        }),
+    }
+}
+
+fn remove(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    device: &Device,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
+    let index = device.index;
+    if let DeviceKind::Vxlan(vxlan) = device.kind
+        && let Some(was) = observe_end(namespaces, netns, index)?
+    {
+        journal.push(Done::RemovedVxlan {
+            own: create_vxlan(namespaces, netns, &was, index, vxlan)?,
+            netns: netns.clone(),
+            index,
+            was: Box::new(was),
+        });
+    }
+    delete_device(namespaces, netns, index)
+}
+
+fn new_device(state: &EndState, index: u32) -> step::Device {
+    step::Device {
+        index,
+        name: state.name.clone(),
+        mac: state.mac,
+        mtu: state.mtu,
+    }
+}
+
+/// Waits until the near end of a new veth takes packets. It was set up before the
+/// far end, so the kernel gives it a queue only when its worker (linkwatch) has
+/// seen the carrier: some ten microseconds later.
+fn await_queue(namespaces: &mut Namespaces, netns: &Netns, index: u32) -> Result<(), Error> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_micros(20);
+    let handle = namespaces.enter(netns)?;
+    for attempt in 0..TRIES {
+        let is_ready = handle
+            .socket
+            .is_operational(index)
+            .map_err(Error::kernel(format!("read a device in {netns}")))?;
+        if is_ready {
+            return Ok(());
+        }
+        #[expect(clippy::disallowed_methods, reason = "the thread is not one of a runtime")]
+        std::thread::sleep(PAUSE * (attempt / 10 + 1));
+    }
+    tracing::debug!(%netns, index, "a new device is still not operational");
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The agent's promises, kept by the kernel backend itself and through its gRPC
+//! half alike. Needs root.
+
+#[path = "agent/both.rs"]
+mod both;
+#[path = "agent/rig.rs"]
+mod rig;
+#[path = "agent/vxlan.rs"]
+mod vxlan;
