@@ -5,9 +5,14 @@ use hickory_proto::rr::Name;
 /// The address that a reverse name stands for (RFC 1035 §3.5, RFC 3596 §2.5);
 /// `None` if the name is none, or of a network only.
 pub(crate) fn address_of(name: &Name) -> Option<IpAddr> {
-    let labels: Vec<&str> = name.iter().map(std::str::from_utf8).collect::<Result<_, _>>().ok()?;
+    let labels: Vec<&str> = name
+        .iter()
+        .map(std::str::from_utf8)
+        .collect::<Result<_, _>>()
+        .ok()?;
     let (digits, zone) = labels.split_at(labels.len().checked_sub(2)?);
-    let is = |word: &str| zone[0].eq_ignore_ascii_case(word) && zone[1].eq_ignore_ascii_case("arpa");
+    let is =
+        |word: &str| zone[0].eq_ignore_ascii_case(word) && zone[1].eq_ignore_ascii_case("arpa");
     if is("in-addr") {
         v4(digits)
     } else if is("ip6") {
@@ -18,8 +23,15 @@ pub(crate) fn address_of(name: &Name) -> Option<IpAddr> {
 }
 
 fn v4(octets: &[&str]) -> Option<IpAddr> {
-    let octets: Vec<u8> = octets.iter().rev().map(|octet| octet.parse()).collect::<Result<_, _>>().ok()?;
-    <[u8; 4]>::try_from(octets).ok().map(|octets| Ipv4Addr::from(octets).into())
+    let octets: Vec<u8> = octets
+        .iter()
+        .rev()
+        .map(|octet| octet.parse())
+        .collect::<Result<_, _>>()
+        .ok()?;
+    <[u8; 4]>::try_from(octets)
+        .ok()
+        .map(|octets| Ipv4Addr::from(octets).into())
 }
 
 fn v6(nibbles: &[&str]) -> Option<IpAddr> {
@@ -43,7 +55,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_whole_reverse_name_is_no_address() {
-        for text in [".", "arpa.", "in-addr.arpa.", "1.0.10.in-addr.arpa.", "256.0.0.1.in-addr.arpa.", "a.vl3."] {
+        for text in [
+            ".",
+            "arpa.",
+            "in-addr.arpa.",
+            "1.0.10.in-addr.arpa.",
+            "256.0.0.1.in-addr.arpa.",
+            "a.vl3.",
+        ] {
             assert_eq!(address_of(&Name::from_ascii(text).unwrap()), None, "{text}");
         }
     }

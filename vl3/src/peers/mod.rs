@@ -14,3 +14,8 @@ pub use endpoint::{Domain, Endpoint, Link, PeerId};
 pub use event::{Action, DialId, Event, Reason, Refusal};
 pub use set::{PeerSet, PeerSetOptions};
 pub use status::{Direction, PeerState, PeerStatus};
+
+#[cfg(test)]
+mod set_tests;
+#[cfg(test)]
+mod sim;
