@@ -15,11 +15,14 @@ import (
 
 // H1.
 func Test_a_client_of_a_lost_endpoint_reconnects_to_another(t *testing.T) {
-	for how, end := range map[string]func(*endpoint){
-		"killed":     func(e *endpoint) { e.kill() },
-		"terminated": func(e *endpoint) { e.terminate() },
+	for _, loss := range []struct {
+		how string
+		end func(*endpoint)
+	}{
+		{"killed", func(e *endpoint) { e.kill() }},
+		{"terminated", func(e *endpoint) { e.terminate() }},
 	} {
-		t.Run(how, func(t *testing.T) {
+		t.Run(loss.how, func(t *testing.T) {
 			m := newMesh(t)
 			lost := m.startEndpoint("vl3-nse-1", nil)
 			nsc := m.newClient("nsc")
@@ -30,7 +33,7 @@ func Test_a_client_of_a_lost_endpoint_reconnects_to_another(t *testing.T) {
 			other := m.startEndpoint("vl3-nse-2", map[string]string{"CARRICK_PREFIXES": "10.0.1.0/24"})
 			events, initial := m.monitor(other, bySegment("nsc"))
 			require.Empty(t, initial.GetConnections())
-			end(lost)
+			loss.end(lost)
 			want := ofFirstClientIn("10.0.1.0", "10.0.1.0/24", "10.0.1.0/16", "10.0.1.1")
 			want.srcRoutes[2] = "10.0.0.0/16 via 10.0.1.0"
 			requireHealed(t, want, events.await(networkservice.ConnectionEventType_UPDATE, ofClient("nsc")))

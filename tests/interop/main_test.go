@@ -36,6 +36,11 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
+	// What the SDK leaves behind when the process ends lies in there as well.
+	if err := os.Setenv("TMPDIR", scratch); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 
 	if !verbose {
 		logrus.SetLevel(logrus.PanicLevel) // where the SDK's servers log
