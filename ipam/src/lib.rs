@@ -18,6 +18,8 @@ mod metrics;
 pub mod pool;
 mod prefixes;
 pub mod server;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -89,6 +89,16 @@ impl Prefixes {
         })
     }
 
+    /// Prefixes that a test changes.
+    #[cfg(test)]
+    pub(crate) fn watched(grants: watch::Receiver<Arc<[Grant]>>) -> Self {
+        Self {
+            grants,
+            further: Arc::from([]),
+            refusals: watch::channel(Refusal::default()).1,
+        }
+    }
+
     /// The prefixes now; empty before the first was granted.
     #[must_use]
     pub fn current(&self) -> Arc<[Prefix]> {
