@@ -29,12 +29,13 @@ pub enum DialError {
 pub struct DialOptions {
     /// Time for one attempt to connect, default 5 s.
     pub connect_timeout: Duration,
-    /// HTTP/2 PINGs, also while no call is under way, so that a peer that hangs
-    /// is noticed; `None` leaves it to TCP. A grpc-go server whose keepalive
-    /// enforcement was left at its defaults ends connections that ask more
-    /// often than every five minutes: use `None` with those.
+    /// HTTP/2 PINGs, also while no call is under way, by which a peer that
+    /// hangs is noticed; default none. NSM's Go components do not allow them:
+    /// grpc-go takes more than two within five minutes for an attack and ends
+    /// the connection (`ENHANCE_YOUR_CALM`). Our own servers do allow them.
     pub http2_keep_alive: Option<KeepAlive>,
-    /// TCP keep-alive, by which a host that vanished is noticed.
+    /// TCP keep-alive, by which a host that vanished is noticed. On a unix
+    /// socket the system tells at once.
     pub tcp_keep_alive: KeepAlive,
 }
 
@@ -42,7 +43,7 @@ impl Default for DialOptions {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(5),
-            http2_keep_alive: Some(KeepAlive::default()),
+            http2_keep_alive: None,
             tcp_keep_alive: KeepAlive::default(),
         }
     }

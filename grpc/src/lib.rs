@@ -1,7 +1,10 @@
 //! The gRPC edge: everything between typed values and HTTP/2.
 //!
-//! Read first: [`Url`], which is listened on and dialled, and [`Security`],
-//! without which neither is possible.
+//! Read first: [`Url`] with [`listen`] and [`dial`], which take a [`Security`]
+//! so that plaintext is never an accident, and [`routes`], the services of an
+//! endpoint; [`RemoteEndpoint`] is their counterpart in a client. [`convert`]
+//! is where a message becomes a typed value, and [`status`] where an error
+//! becomes a status.
 //!
 //! Limits: plaintext only; file descriptors are not passed along (grpcfd), so
 //! an `inode://` URL can be named but not dialled.

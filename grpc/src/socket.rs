@@ -15,9 +15,9 @@ use tracing::debug;
 /// to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// Silence before the question, default 10 s; not below 1 s.
+    /// Silence before the question, default 10 s; at least 1 s.
     pub interval: Duration,
-    /// Time for the answer, default 5 s.
+    /// Time for the answer, default 5 s; at least 1 s.
     pub timeout: Duration,
 }
 
@@ -56,15 +56,21 @@ impl Socket {
     }
 }
 
+/// Unanswered questions end the connection after interval and timeout, and so
+/// does sent data that is not acknowledged: keep-alive alone does not work
+/// while data is on its way (RFC 5482, tcp(7)).
 fn tune(stream: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
-    let interval = keep_alive.interval.max(Duration::from_secs(1));
-    let probes = TcpKeepalive::new()
-        .with_time(interval)
-        .with_interval(interval);
+    const SECOND: Duration = Duration::from_secs(1);
+    let KeepAlive { interval, timeout } = keep_alive;
+    let (interval, timeout) = (*interval.max(&SECOND), *timeout.max(&SECOND));
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&probes)?;
-    socket.set_tcp_user_timeout(Some(interval + keep_alive.timeout))
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(interval)
+            .with_interval(timeout),
+    )?;
+    socket.set_tcp_user_timeout(Some(interval + timeout))
 }
 
 /// Who is at the other end of an accepted connection; found in the extensions
@@ -166,5 +172,36 @@ impl AsyncWrite for Socket {
 
     fn is_write_vectored(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tcp_peer_that_vanished_is_given_up_after_fifteen_seconds() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let Socket(Kind::Tcp(stream)) = Socket::tcp(stream, &KeepAlive::default()) else {
+            panic!("a TCP stream stays one")
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(10)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(5)
+        );
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(15))
+        );
     }
 }

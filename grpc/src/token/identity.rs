@@ -61,6 +61,9 @@ pub enum VerifyError {
 pub struct Identity(SecretKey);
 
 impl Identity {
+    /// The label under which an endpoint publishes its public key.
+    pub const LABEL: &str = "publicKey";
+
     /// A new one, from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {

@@ -1,4 +1,5 @@
 //! What the tests serve and call.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,7 @@ impl Element for Addresses {
             }
             "slow" => {
                 self.slow.notify_one();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
             _ => connection
                 .context
@@ -61,7 +62,7 @@ impl Element for Addresses {
         next.request(connection).await
     }
 
-    async fn close(&self, _: &Connection, _: &mut ()) -> Result<(), Error> {
+    async fn close(&self, _: &Connection, (): &mut ()) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -91,8 +92,8 @@ pub(crate) fn unix() -> Url {
     Url::unix(DIRECTORY.path().join(format!("{count}.sock")))
 }
 
-pub(crate) fn tcp() -> Url {
-    Url::tcp("127.0.0.1", 0)
+pub(crate) fn tcp(host: &str) -> Url {
+    Url::tcp(host, 0)
 }
 
 /// A client's Request, as from its first hop.

@@ -16,13 +16,14 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 fn remote(served: &Served) -> RemoteEndpoint {
     RemoteEndpoint::dial(&common::channels(), &served.url, client_tokens()).unwrap()
 }
 
 #[tokio::test]
 async fn a_connection_is_made_refreshed_watched_and_closed() {
-    for url in [common::unix(), common::tcp()] {
+    for url in [common::unix(), common::tcp("127.0.0.1"), common::tcp("::1")] {
         let served = Served::start(&url, &options()).await;
         let remote = remote(&served);
         let mut events = remote.monitor(Selector::default()).await.unwrap();

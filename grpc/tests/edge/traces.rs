@@ -18,19 +18,19 @@ fn a_callees_span_is_a_child_of_its_callers() {
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, || {
         let mut metadata = MetadataMap::new();
-        let caller = info_span!("caller");
-        caller.in_scope(|| inject(&mut metadata));
+        let calling = info_span!("caller");
+        calling.in_scope(|| inject(&mut metadata));
         let sent = metadata
             .get("traceparent")
             .unwrap()
             .to_str()
             .unwrap()
             .to_owned();
-        let callee = info_span!(parent: None, "callee");
-        adopt(&callee, &metadata);
+        let served = info_span!(parent: None, "callee");
+        adopt(&served, &metadata);
         let trace = |span: &tracing::Span| span.context().span().span_context().trace_id();
-        assert_eq!(trace(&callee), trace(&caller));
-        assert!(sent.contains(&trace(&caller).to_string()), "{sent}");
+        assert_eq!(trace(&served), trace(&calling));
+        assert!(sent.contains(&trace(&calling).to_string()), "{sent}");
     });
 }
 
