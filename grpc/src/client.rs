@@ -269,3 +269,37 @@ fn end(status: Status) -> MonitorEnd {
         MonitorEnd::Lost(chain_of(&error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that the transport broke: the status has a cause.
+    fn broken() -> Status {
+        Status::from_error(Box::new(tonic::TimeoutExpired(())))
+    }
+
+    #[test]
+    fn only_the_other_sides_own_word_cancels_a_monitor_stream() {
+        assert_eq!(end(Status::cancelled("stop")), MonitorEnd::Cancelled);
+        assert_eq!(broken().code(), Code::Cancelled);
+        assert!(matches!(end(broken()), MonitorEnd::Lost(_)));
+        assert!(matches!(
+            end(Status::unavailable("restart")),
+            MonitorEnd::Lost(_)
+        ));
+    }
+
+    #[test]
+    fn the_transports_clock_is_a_deadline_like_ours() {
+        let call = Failure {
+            operation: Operation::Request,
+            id: ConnectionId::new("1").unwrap(),
+        };
+        assert_eq!(call.error(broken()).kind, Kind::DeadlineExceeded);
+        assert_eq!(
+            call.error(Status::cancelled("stop")).kind,
+            Kind::Unavailable
+        );
+    }
+}

@@ -1,7 +1,7 @@
 //! Wire messages to typed values and back.
 //!
 //! What comes from the wire is checked here once: a mistake is an
-//! [`Invalid`] that names the field as the API does, e.g.
+//! [`Invalid`](carrick_types::Invalid) that names the field as the API does, e.g.
 //! `connection.context.ip_context.src_ip_addrs[1]`. Lists, maps and texts are
 //! bounded. Absent messages are empty ones, as in NSM.
 //!

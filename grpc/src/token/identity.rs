@@ -109,16 +109,19 @@ impl Identity {
     /// Whole or not at all: written aside, then linked to its name unless that
     /// is taken.
     fn create(&self, path: &Path) -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        fs::create_dir_all(parent)?;
         let mut aside = path.as_os_str().to_owned();
         aside.push(format!(".{}", uuid::Uuid::new_v4()));
         let aside = PathBuf::from(aside);
         let linked = self
             .write(&aside)
             .and_then(|()| fs::hard_link(&aside, path));
-        linked.and(fs::remove_file(&aside))
+        linked.and(fs::remove_file(&aside))?;
+        fs::File::open(parent)?.sync_all()
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {

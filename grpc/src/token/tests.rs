@@ -239,6 +239,13 @@ fn times_with_an_offset_are_read() {
         utc
     );
     assert_eq!(rfc3339(utc), "2026-11-21T09:00:00.123456789Z");
+    for wrong in [
+        "2026-02-30T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "2026-01-01T25:00:00Z",
+    ] {
+        assert!(rfc3339_from_str(wrong).is_err(), "{wrong}");
+    }
     let second = rfc3339_from_str("1969-12-31T23:59:59Z").unwrap();
     assert_eq!(second, UNIX_EPOCH - Duration::from_secs(1));
 }
