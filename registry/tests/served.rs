@@ -183,11 +183,15 @@ async fn the_path_of_a_call_is_answered_in_the_header() {
         name: "a".into(),
         ..Default::default()
     });
-    // `{"sub":"spiffe://a"}` as the second part of a JWT.
-    let token = "e30.eyJzdWIiOiJzcGlmZmU6Ly9hIn0.c2ln";
+    // `{"sub":"spiffe://a","exp":1}` as the second part of a JWT.
+    let token = "e30.eyJzdWIiOiJzcGlmZmU6Ly9hIiwiZXhwIjoxfQ.c2ln";
     request
         .metadata_mut()
         .insert("nsm-client-token", token.parse().unwrap());
+    let expires = "2999-01-01T00:00:00Z".parse().unwrap();
+    request
+        .metadata_mut()
+        .insert("nsm-client-token-expires", expires);
     let path = r#"{"Index":0,"PathSegments":null}"#;
     request.metadata_mut().insert("path", path.parse().unwrap());
     let answer = client.register(request).await.unwrap();

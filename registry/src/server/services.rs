@@ -27,7 +27,7 @@ impl NetworkServiceEndpointRegistry for Services {
         let caller = self.caller(&request)?;
         let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
         identify(&mut endpoint.path_ids, &caller);
-        let registered = self.0.register_endpoint(endpoint, caller.expires).await?;
+        let registered = self.0.register_endpoint(endpoint, caller.expires()).await?;
         Ok(answer(&caller, wire::to_endpoint(&registered)))
     }
 
