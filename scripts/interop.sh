@@ -78,7 +78,7 @@ for subject in "${subjects[@]}"; do
     # What failed is read from the output; a test binary that cannot be built leaves an output without a test.
     (cd "$root/tests/interop" &&
         TMPDIR=$scratch CARRICK_INTEROP_SUBJECT=$subject GOTOOLCHAIN=local \
-            go test -json -count=1 -timeout 15m -run "${CARRICK_INTEROP_RUN:-.}" .) \
+            go test -json -count=1 -timeout 20m -run "${CARRICK_INTEROP_RUN:-.}" .) \
         >"$scratch/$subject.json" 2>&1 || true
     columns+=("$subject=$scratch/$subject.json")
 done

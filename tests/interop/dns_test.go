@@ -23,7 +23,7 @@ func (m *mesh) lookup(e *endpoint, network, name string) []string {
 		var err error
 		answer, _, err = (&dns.Client{Net: network}).ExchangeContext(ctx, query, e.dns)
 		return err == nil
-	}, testTimeout, tick, "no answer from the DNS server at %s", e.dns)
+	}, startTimeout, tick, "no answer from the DNS server at %s", e.dns)
 
 	var addresses []string
 	for _, record := range answer.Answer {

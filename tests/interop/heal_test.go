@@ -121,6 +121,6 @@ func (m *mesh) awaitAnother(e, predecessor *endpoint) {
 	require.Eventually(m.t, func() bool {
 		found := m.findEndpoint(m.Nodes[0].NSMgr.URL, e.name)
 		return found != nil && found.GetUrl() != predecessor.url.String()
-	}, testTimeout, tick)
+	}, startTimeout, tick)
 	e.requireRunning()
 }

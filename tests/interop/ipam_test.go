@@ -36,7 +36,7 @@ func startIPAM(t *testing.T) *ipamServer {
 		"NSM_INSECURE":          "true",
 		"NSM_LOG_LEVEL":         "DEBUG",
 		"CARRICK_STATE_DIR":     "",
-		"CARRICK_ADMIN":         filepath.Join(scratchDir(t), "admin.sock"),
+		"CARRICK_ADMIN":         "unix://" + filepath.Join(scratchDir(t), "admin.sock"),
 	})
 	s := &ipamServer{t: t, ctx: ctx, url: listenOn}
 	require.Eventually(t, func() bool {
@@ -53,7 +53,7 @@ func startIPAM(t *testing.T) *ipamServer {
 			}
 			return cc.Close() == nil
 		}
-	}, testTimeout, tick, "the IPAM server does not listen")
+	}, startTimeout, tick, "the IPAM server does not listen")
 	p.requireRunning()
 	return s
 }

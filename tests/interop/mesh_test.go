@@ -25,7 +25,9 @@ import (
 
 const (
 	// testTimeout bounds every test.
-	testTimeout = 45 * time.Second
+	testTimeout = 30 * time.Second
+	// startTimeout bounds a subject's start, and its return to a registry that was started again.
+	startTimeout = 10 * time.Second
 	// tick is how often a condition is looked at that no stream tells of.
 	tick = 20 * time.Millisecond
 	// service is the network service of all tests.
@@ -105,7 +107,7 @@ func (m *mesh) launchEndpoint(name string, environment map[string]string) *endpo
 		"CARRICK_PREFIXES":       "10.0.0.0/24",
 		"CARRICK_DNS_LISTEN":     freeAddress(m.t),
 		"CARRICK_STATE_DIR":      filepath.Join(dir, "state"),
-		"CARRICK_ADMIN":          filepath.Join(dir, "admin.sock"),
+		"CARRICK_ADMIN":          "unix://" + filepath.Join(dir, "admin.sock"),
 	}
 	for key, value := range environment {
 		settings[key] = value
@@ -134,7 +136,7 @@ func (m *mesh) awaitEndpoint(at *url.URL, e *endpoint) *registry.NetworkServiceE
 			found = m.findEndpoint(at, e.name)
 			return found != nil
 		}
-	}, testTimeout, tick, "%s is not registered", e.name)
+	}, startTimeout, tick, "%s is not registered", e.name)
 	e.requireRunning()
 	return found
 }

@@ -90,7 +90,7 @@ func (p *process) requireRunning() {
 	p.t.Helper()
 	select {
 	case <-p.exited:
-		require.Failf(p.t, "the subject ended by itself", "%v", p.err)
+		require.Failf(p.t, "the subject ended by itself", "%v", p.cmd.ProcessState)
 	default:
 	}
 }
