@@ -69,12 +69,13 @@ impl Client {
     /// Must be called within a tokio runtime.
     #[must_use]
     pub fn connect(&self, connection: Connection) -> ClientConnection {
-        self.keep(connection.clone(), connection)
+        self.keep(connection, None)
     }
 
     /// Goes on with a connection that a former process had, as the next hop
     /// ([`Client::existing`]) or a journal knows it; `wanted` is what
-    /// [`Client::connect`] would ask for. The connection keeps its addresses.
+    /// [`Client::connect`] would ask for. The connection keeps its addresses, and
+    /// a Request that fails does not close it.
     ///
     /// Must be called within a tokio runtime.
     ///
@@ -94,7 +95,7 @@ impl Client {
         }
         existing.id = wanted.id.clone();
         existing.path.index = 0;
-        Ok(self.keep(wanted, existing))
+        Ok(self.keep(wanted, Some(existing)))
     }
 
     /// What the next hop holds under the id `id` of ours, if anything.
@@ -133,12 +134,12 @@ impl Client {
         timeout_at(deadline, asked).await.unwrap_or_else(late)
     }
 
-    fn keep(&self, wanted: Connection, first: Connection) -> ClientConnection {
+    fn keep(&self, wanted: Connection, adopted: Option<Connection>) -> ClientConnection {
         let (end, ended) = mpsc::channel(1);
         let (status, watched) = watch::channel(ClientStatus::default());
         let wishes = Arc::<Wishes>::default();
         let id = wanted.id.clone();
-        let keeper = Keeper::new(self.0.clone(), wanted, first, wishes.clone(), status);
+        let keeper = Keeper::new(self.0.clone(), wanted, adopted, wishes.clone(), status);
         tokio::spawn(keeper.run(ended));
         ClientConnection {
             id,

@@ -194,6 +194,10 @@ impl Endpoint {
     /// Asks the clients of the connections that `which` chooses to refresh
     /// them, with an Update whose state is `REFRESH_REQUESTED` and whose
     /// content is what `change` makes of the last answer (NSM `vl3mtu`).
+    ///
+    /// A Request that is being served meanwhile may still answer what was
+    /// before: an element whose answers depend on something that changes looks
+    /// at it again after `next`.
     pub fn ask_refresh(
         &self,
         which: &dyn Fn(&Connection) -> bool,

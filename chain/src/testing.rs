@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use carrick_types::{Connection, ConnectionId, Path, PathSegment, ServiceName, Token};
 use tokio::time::Instant;
 
-pub use conformance::{leaves_nothing_after_a_failure, may_be_done_twice, may_fail_to_close};
+pub use conformance::{
+    Parts, leaves_nothing_after_a_failure, may_be_done_twice, may_fail_to_close,
+};
 pub use elements::{Check, Count, Log, Record};
 pub use fault::Fault;
 

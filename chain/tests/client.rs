@@ -496,11 +496,36 @@ async fn an_abandoned_connection_is_left_up_and_adopted() {
     // As the next hop knows it.
     answer.id = ConnectionId::new(&answer.path.segments[1].id).unwrap();
     answer.path.index = 1;
+    hop.fail(2);
     let adopted = client.adopt(wanted(), answer.clone()).unwrap();
     let again = adopted.up().await.unwrap();
     assert_eq!(again.path.segments[1].id, answer.path.segments[1].id);
-    assert_eq!(hop.requests().len(), 2);
+    assert_eq!(hop.requests().len(), 4);
+    assert_eq!(hop.closes().len(), 0, "a failed Request does not close it");
     assert_eq!(hop.requests()[1].context.mtu, Mtu::new(1400).ok());
+    assert_eq!(hop.requests()[1].preferences, wanted().preferences);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adopted_connection_that_is_dead_is_asked_for_anew() {
+    let (hop, wire) = (Hop::default(), Wire::new());
+    let client = Client::new(
+        options().liveness(wire.clone()),
+        Chain::default(),
+        hop.clone(),
+    );
+    let connection = client.connect(wanted());
+    let answer = Connection::clone(&connection.up().await.unwrap());
+    connection.abandon().await;
+    wire.cut();
+    hop.fail(usize::MAX);
+    let adopted = client.adopt(wanted(), answer).unwrap();
+    pass(10 * SECOND).await;
+    assert_eq!(status(&adopted).reselects, 1);
+    assert_eq!(
+        hop.requests().pop().unwrap().state,
+        State::ReselectRequested
+    );
 }
 
 #[tokio::test(start_paused = true)]

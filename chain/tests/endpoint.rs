@@ -230,6 +230,30 @@ async fn a_failed_close_is_retried_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shutdown_does_not_wait_for_a_late_retry() {
+    let (chain, log) = recording();
+    let fault = Fault::close(Kind::Unavailable).up_to(6);
+    let endpoint = Endpoint::new(options(), chain.with_fault(2, fault));
+    let answer = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    for _ in 0..5 {
+        endpoint.close(answer.clone()).await.unwrap_err();
+    }
+    // The next retry is 16 s away.
+    assert!(endpoint.shutdown(3 * SECOND).await);
+    assert_eq!(log.take(), ["+1", "+2", "+3", "-3", "-2", "-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_after_stop_is_refused() {
+    let endpoint = Endpoint::new(options(), Chain::default());
+    let answer = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    assert!(endpoint.stop(LONG).await);
+    let refused = endpoint.close(answer).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unavailable);
+    assert_eq!(refused.source.to_string(), "the endpoint is ending");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_revives_a_half_closed_connection() {
     let (chain, log) = recording();
     let fault = Fault::close(Kind::Unavailable).at(1);

@@ -41,7 +41,7 @@ pub(super) struct Keeper {
     wanted: Connection,
     /// What the next Request says.
     next: Connection,
-    /// The last answer, while it is not closed.
+    /// The last answer, ours or our predecessor's, while it is not closed.
     kept: Option<Arc<Connection>>,
     /// The owner or the other side wants a Request, or this one did not succeed.
     due: Option<Instant>,
@@ -67,7 +67,7 @@ impl Keeper {
     pub(super) fn new(
         shared: Arc<Shared>,
         wanted: Connection,
-        next: Connection,
+        adopted: Option<Connection>,
         wishes: Arc<Wishes>,
         status: watch::Sender<ClientStatus>,
     ) -> Self {
@@ -79,9 +79,11 @@ impl Keeper {
             shared,
             wishes,
             status,
+            next: adopted
+                .as_ref()
+                .map_or_else(|| wanted.clone(), |it| refreshed(it, &wanted)),
             wanted,
-            next,
-            kept: None,
+            kept: adopted.map(Arc::new),
             due: Some(now),
             refresh_at: None,
             last_request: now,
@@ -163,6 +165,10 @@ impl Keeper {
         }
         if heal == Heal::Reselect {
             self.reselect().await;
+        }
+        if let Ok(end) = ended.try_recv() {
+            self.end = Some(end);
+            return;
         }
         self.request(ended).await;
     }
@@ -246,12 +252,7 @@ impl Keeper {
         let now = Instant::now();
         let wait = refresh::after(&answer.path, SystemTime::now());
         self.refresh_at = wait.map(|wait| now + wait.clamp(refresh::FLOOR, refresh::MOST));
-        self.next = Connection {
-            preferences: self.wanted.preferences.clone(),
-            labels: self.wanted.labels.clone(),
-            state: State::Up,
-            ..answer.clone()
-        };
+        self.next = refreshed(&answer, &self.wanted);
         self.observer.answered(self.kept.is_none());
         self.failures = 0;
         let answer = Arc::new(answer);
@@ -329,6 +330,16 @@ impl Keeper {
                 .after(failures, fastrand::f64());
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+/// What to ask for to keep what was answered.
+fn refreshed(answer: &Connection, wanted: &Connection) -> Connection {
+    Connection {
+        preferences: wanted.preferences.clone(),
+        labels: wanted.labels.clone(),
+        state: State::Up,
+        ..answer.clone()
     }
 }
 

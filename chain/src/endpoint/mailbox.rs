@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use carrick_types::{Connection, ConnectionId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -65,13 +66,15 @@ pub(super) enum Refused {
     Broken,
     #[error("busy: {WAITING_MAX} events of this connection are waiting")]
     Busy,
+    #[error("the endpoint is ending")]
+    Ending,
 }
 
 impl Refused {
     pub(super) fn into_error(self, id: &ConnectionId, operation: Operation) -> Error {
         let kind = match self {
             Self::Broken => Kind::Internal,
-            Self::Busy => Kind::Unavailable,
+            Self::Busy | Self::Ending => Kind::Unavailable,
         };
         Error::new("begin", operation, id, kind, self)
     }
@@ -98,7 +101,15 @@ impl Held {
     pub(super) fn put(&self, event: Event) -> Result<(), Refused> {
         match self {
             Self::Broken(_) => Err(Refused::Broken),
-            Self::Task(mailbox) => mailbox.events.try_send(event).map_err(|_| Refused::Busy),
+            Self::Task(mailbox) => {
+                mailbox
+                    .events
+                    .try_send(event)
+                    .map_err(|refused| match refused {
+                        TrySendError::Full(_) => Refused::Busy,
+                        TrySendError::Closed(_) => Refused::Ending,
+                    })
+            }
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Worker {
     patience: Duration,
     /// The journal may hold this connection.
     journalled: bool,
+    /// The endpoint shuts down: what could not be closed is tried often.
+    hurried: bool,
 }
 
 enum Phase {
@@ -64,6 +66,7 @@ impl Worker {
             phase: Phase::Down,
             patience: options::RESTORE_TIMEOUT,
             journalled: false,
+            hurried: false,
         }
     }
 
@@ -91,13 +94,17 @@ impl Worker {
             Phase::Down => None,
             Phase::Up { expires: at, .. } | Phase::Closing { retry: at, .. } => Some(at),
         };
-        let up = matches!(self.phase, Phase::Up { .. });
+        let to_close = match self.phase {
+            Phase::Down => false,
+            Phase::Up { .. } => true,
+            Phase::Closing { .. } => !self.hurried,
+        };
         tokio::select! {
             biased;
             () = stopping.cancelled() => Step::Stop,
             Some(event) = events.recv() => Step::Event(event),
             () = self.signals.asked() => Step::Asked,
-            () = closing.cancelled(), if up => Step::Close,
+            () = closing.cancelled(), if to_close => Step::Close,
             () = reached(timer) => Step::Close,
         }
     }
@@ -146,7 +153,10 @@ impl Worker {
             Step::Event(Event::Close(answer)) => {
                 let _ = answer.send(self.close().await);
             }
-            Step::Close => self.close_unasked().await,
+            Step::Close => {
+                self.hurried = self.endpoint.0.closing.is_cancelled();
+                self.close_unasked().await;
+            }
             Step::Asked => match self.signals.take() {
                 (true, _) => self.close_unasked().await,
                 (false, true) => self.refresh().await,
@@ -328,7 +338,7 @@ impl Worker {
             Err(_) => Phase::Closing {
                 connection,
                 failures,
-                retry: Instant::now() + close_back_off(failures),
+                retry: Instant::now() + close_back_off(if self.hurried { 1 } else { failures }),
             },
         };
         if closed.is_ok() {

@@ -74,22 +74,27 @@ impl Hub {
         which: &dyn Fn(&Connection) -> bool,
         change: &dyn Fn(&mut Connection),
     ) {
-        for connection in self
-            .connections()
-            .iter()
-            .filter(|connection| which(connection))
-        {
-            let mut asked = Connection::clone(connection);
-            change(&mut asked);
-            asked.id = connection.id.clone();
-            asked.state = State::RefreshRequested;
-            let mut inner = self.lock();
-            let current = inner.connections.get(&connection.id);
-            // One that was answered or closed meanwhile has newer news.
-            if current.is_some_and(|current| Arc::ptr_eq(current, connection)) {
-                inner.update(&Arc::new(asked));
-            }
+        for connection in self.connections() {
+            while let Some(current) = self.connection(&connection.id)
+                && which(&current)
+                && !self.ask_refresh_of(&current, change)
+            {}
         }
+    }
+
+    /// Whether `current` was still the last answer.
+    fn ask_refresh_of(&self, current: &Arc<Connection>, change: &dyn Fn(&mut Connection)) -> bool {
+        let mut asked = Connection::clone(current);
+        change(&mut asked);
+        asked.id = current.id.clone();
+        asked.state = State::RefreshRequested;
+        let mut inner = self.lock();
+        let last = inner.connections.get(&current.id);
+        let is_last = last.is_some_and(|last| Arc::ptr_eq(last, current));
+        if is_last {
+            inner.update(&Arc::new(asked));
+        }
+        is_last
     }
 
     /// The last answers.

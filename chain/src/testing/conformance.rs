@@ -6,6 +6,32 @@ use carrick_types::Connection;
 use super::{Fault, TestTokens, soon};
 use crate::{Chain, Endpoint, EndpointOptions, Kind};
 
+/// What a test makes an endpoint of.
+pub trait Parts {
+    /// What stands for the world outside the process.
+    type World;
+
+    /// The options, the chain and the world.
+    fn parts(self) -> (EndpointOptions, Chain, Self::World);
+}
+
+impl<W> Parts for (Chain, W) {
+    type World = W;
+
+    fn parts(self) -> (EndpointOptions, Chain, W) {
+        let options = EndpointOptions::new("nse", TestTokens::default());
+        (options, self.0, self.1)
+    }
+}
+
+impl<W> Parts for (EndpointOptions, Chain, W) {
+    type World = W;
+
+    fn parts(self) -> (EndpointOptions, Chain, W) {
+        self
+    }
+}
+
 const LONG: Duration = Duration::from_secs(600);
 
 /// Fails a first Request at each element in turn, before and after those behind
@@ -18,21 +44,21 @@ const LONG: Duration = Duration::from_secs(600);
 /// # Panics
 ///
 /// Something is left.
-pub async fn leaves_nothing_after_a_failure<W, S: PartialEq + Debug>(
+pub async fn leaves_nothing_after_a_failure<P: Parts, S: PartialEq + Debug>(
     request: &Connection,
-    build: impl AsyncFn() -> (Chain, W),
-    look: impl AsyncFn(&W) -> S,
+    build: impl AsyncFn() -> P,
+    look: impl AsyncFn(&P::World) -> S,
 ) {
     let faults = [
         Fault::request(Kind::Unavailable),
         Fault::answer_lost(Kind::Unavailable),
         Fault::hang(),
     ];
-    for position in 0..=build().await.0.len() {
+    for position in 0..=build().await.parts().1.len() {
         for fault in &faults {
-            let (chain, world) = build().await;
+            let (options, chain, world) = build().await.parts();
             let before = look(&world).await;
-            let endpoint = endpoint(chain.with_fault(position, fault.clone()));
+            let endpoint = Endpoint::new(options, chain.with_fault(position, fault.clone()));
             let answer = endpoint.request(request.clone(), soon()).await;
             assert!(answer.is_err(), "{fault:?} at {position} is not noticed");
             assert!(
@@ -54,13 +80,13 @@ pub async fn leaves_nothing_after_a_failure<W, S: PartialEq + Debug>(
 /// # Panics
 ///
 /// There is a difference, or a Request or Close fails.
-pub async fn may_be_done_twice<W, S: PartialEq + Debug>(
+pub async fn may_be_done_twice<P: Parts, S: PartialEq + Debug>(
     request: &Connection,
-    build: impl AsyncFn() -> (Chain, W),
-    look: impl AsyncFn(&W) -> S,
+    build: impl AsyncFn() -> P,
+    look: impl AsyncFn(&P::World) -> S,
 ) {
-    let (chain, world) = build().await;
-    let endpoint = endpoint(chain);
+    let (options, chain, world) = build().await.parts();
+    let endpoint = Endpoint::new(options, chain);
     let before = look(&world).await;
     for round in 1..=2 {
         let answer = endpoint
@@ -101,15 +127,18 @@ pub async fn may_be_done_twice<W, S: PartialEq + Debug>(
 /// # Panics
 ///
 /// Something is left.
-pub async fn may_fail_to_close<W, S: PartialEq + Debug>(
+pub async fn may_fail_to_close<P: Parts, S: PartialEq + Debug>(
     request: &Connection,
-    build: impl AsyncFn() -> (Chain, W),
-    look: impl AsyncFn(&W) -> S,
+    build: impl AsyncFn() -> P,
+    look: impl AsyncFn(&P::World) -> S,
 ) {
-    for position in 0..=build().await.0.len() {
-        let (chain, world) = build().await;
+    for position in 0..=build().await.parts().1.len() {
+        let (options, chain, world) = build().await.parts();
         let before = look(&world).await;
-        let endpoint = endpoint(chain.with_fault(position, Fault::close(Kind::Unavailable).at(1)));
+        let endpoint = Endpoint::new(
+            options,
+            chain.with_fault(position, Fault::close(Kind::Unavailable).at(1)),
+        );
         let answer = endpoint
             .request(request.clone(), soon())
             .await
@@ -128,8 +157,4 @@ pub async fn may_fail_to_close<W, S: PartialEq + Debug>(
             "a failed Close at {position} leaves something"
         );
     }
-}
-
-fn endpoint(chain: Chain) -> Endpoint {
-    Endpoint::new(EndpointOptions::new("nse", TestTokens::default()), chain)
 }

@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +12,7 @@ use crate::{Chain, Element, Error, Kind, Next};
 #[derive(Clone, Debug)]
 pub struct Fault {
     what: What,
-    at: usize,
+    calls: RangeInclusive<usize>,
     requests: Arc<AtomicUsize>,
     closes: Arc<AtomicUsize>,
 }
@@ -31,7 +32,7 @@ impl Fault {
     fn new(what: What) -> Self {
         Self {
             what,
-            at: 0,
+            calls: 1..=usize::MAX,
             requests: Arc::default(),
             closes: Arc::default(),
         }
@@ -83,13 +84,20 @@ impl Fault {
     /// at every one.
     #[must_use]
     pub fn at(mut self, n: usize) -> Self {
-        self.at = n;
+        self.calls = n..=n;
+        self
+    }
+
+    /// At the first `n` such calls.
+    #[must_use]
+    pub fn up_to(mut self, n: usize) -> Self {
+        self.calls = 1..=n;
         self
     }
 
     fn strikes(&self, calls: &AtomicUsize) -> bool {
         let call = calls.fetch_add(1, Ordering::SeqCst) + 1;
-        self.at == 0 || self.at == call
+        self.calls.contains(&call)
     }
 }
 
