@@ -239,9 +239,9 @@ impl Vl3 {
     }
 
     pub(crate) fn recognise(&self, request: &Connection) -> Recognition {
-        let mut state = self.state();
+        let state = self.state();
         let name = request.client_name().unwrap_or_default();
-        let restored = state.restored.remove(&request.id);
+        let restored = state.restored.get(&request.id).cloned();
         let known = restored.or_else(|| state.inbound.get(&request.id).cloned());
         let known = known.filter(|peer| peer.name.as_str() == name);
         let named: Vec<_> = state.peers.named(name).cloned().collect();
@@ -282,7 +282,10 @@ impl Vl3 {
     }
 
     pub(crate) fn inbound_closed(&self, connection: &ConnectionId) {
-        self.state().inbound.remove(connection);
+        let mut state = self.state();
+        state.inbound.remove(connection);
+        state.restored.remove(connection);
+        drop(state);
         self.handle(Event::InboundClosed(connection.clone()));
     }
 

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use carrick_chain::{Element, Error, Next};
 use carrick_types::{Connection, host};
 
@@ -55,7 +57,10 @@ fn link_of(connection: &Connection) -> Link {
         .collect();
     prefixes.sort_unstable();
     prefixes.dedup();
-    let dns = Vec::new();
+    let theirs = |ip: &IpAddr| prefixes.iter().any(|prefix| prefix.contains(*ip));
+    let configs = connection.context.dns.iter();
+    let servers = configs.flat_map(|config| config.server_ips.iter().copied());
+    let dns = servers.filter(theirs).collect();
     Link {
         connection: connection.id.clone(),
         addresses,

@@ -11,3 +11,6 @@ pub use dns::{DnsContext, DnsContextOptions};
 pub use mtu::{MtuElement, MtuOpen, Refresh};
 pub use peer::PeerClient;
 pub use recognise::{Recognise, Role};
+
+#[cfg(test)]
+mod tests;

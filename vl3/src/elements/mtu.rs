@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use carrick_chain::{Element, Error, Next};
+use carrick_chain::{Element, Error, Handle, Next};
 use carrick_types::{Connection, ConnectionId, Mtu, State};
 
 use crate::mtu::Minimum;
@@ -10,6 +10,12 @@ pub trait Refresh: Send + Sync + 'static {
     /// Asks those whose connection `which` names; `change` is what they shall
     /// see changed. Must not wait: it is called while a Request is served.
     fn ask(&self, which: &dyn Fn(&Connection) -> bool, change: &dyn Fn(&mut Connection));
+}
+
+impl Refresh for Handle {
+    fn ask(&self, which: &dyn Fn(&Connection) -> bool, change: &dyn Fn(&mut Connection)) {
+        self.ask_refresh(which, change);
+    }
 }
 
 /// Keeps the packets of all links to the size that each can carry

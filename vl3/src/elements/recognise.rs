@@ -161,7 +161,3 @@ impl Element for Recognise {
 #[derive(Debug, thiserror::Error)]
 #[error("prefix pool is initializing")]
 struct NoPrefix;
-
-#[cfg(test)]
-#[path = "recognise_tests.rs"]
-mod tests;
