@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{self, Served, client_tokens, options, request};
-use carrick_chain::{EventKind, Kind, MonitorEnd, Remote, Selector};
+use carrick_chain::{Chain, Client, ClientOptions, EventKind, Kind, MonitorEnd, Remote, Selector};
 use carrick_grpc::{Channels, RemoteEndpoint, RemoteError, ServerOptions, Url};
-use carrick_types::{Path, State};
+use carrick_types::{Connection, Path, State};
 use futures::StreamExt;
 use tokio::time::Instant;
 use tonic::Code;
@@ -215,6 +215,35 @@ async fn a_client_that_is_alone_hears_that_nobody_is_there() {
     let served = Served::start(&url, &options()).await;
     remote.request(request("vl3"), soon()).await.unwrap();
     drop(served);
+}
+
+#[tokio::test]
+async fn a_client_heals_when_its_endpoint_was_restarted() {
+    let url = common::unix();
+    let served = Served::start(&url, &options()).await;
+    let client_options = ClientOptions::new("client", common::tokens("client"));
+    let client = Client::new(client_options, Chain::default(), remote(&served));
+    let wanted = Connection {
+        path: Path::default(),
+        ..request("vl3")
+    };
+    let connection = client.connect(wanted);
+    let first = connection.up().await.unwrap();
+    served.stop().await;
+
+    let served = Served::start(&url, &options()).await;
+    let mut events = served.endpoint.monitor(Selector::default());
+    let healed = async {
+        while events.next().await.unwrap().connections.is_empty() {}
+        served.endpoint.connections().remove(0)
+    };
+    let healed = tokio::time::timeout(Duration::from_secs(30), healed)
+        .await
+        .unwrap();
+    assert_eq!(healed.path.segments[1].id, first.path.segments[1].id);
+    assert_eq!(healed.context.ip, first.context.ip);
+    assert!(connection.close(Duration::from_secs(5)).await);
+    assert!(served.endpoint.connections().is_empty());
 }
 
 #[tokio::test]
