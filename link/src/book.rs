@@ -115,6 +115,14 @@ impl LinkBook {
         })
     }
 
+    /// The ids that the links have in the agent.
+    #[must_use]
+    pub fn link_ids(&self) -> Vec<ConnectionId> {
+        let entries = self.lock();
+        let links = entries.values().filter_map(|entry| entry.link.as_ref());
+        links.map(|link| link.id.clone()).collect()
+    }
+
     /// Waits until nobody else changes the link.
     async fn turn(&self, connection: &ConnectionId) -> Turn<'_> {
         loop {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use carrick_config::{Mistakes, Reader, Source};
 use carrick_config::{address, boolean, duration, labels, list, number, prefixes, text};
 use carrick_grpc::Url;
+use carrick_telemetry::Address;
 use carrick_types::{EndpointName, Invalid, Labels, Mtu, Prefix, ServiceName};
 
 pub use table::VARIABLES;
@@ -52,7 +53,7 @@ pub struct Config {
     /// Directory of the durable state; in memory only where there is none.
     pub state_dir: Option<PathBuf>,
     /// Where `/metrics`, `/readyz` and `/status` are served.
-    pub admin: Option<Url>,
+    pub admin: Option<Address>,
     /// Log level.
     pub log_level: String,
     /// Where traces go.
@@ -161,7 +162,10 @@ impl Config {
     pub fn read(source: &dyn Source) -> Result<Self, Mistakes> {
         let mut r = Reader::new(source, VARIABLES);
         let name = r.read("NSM_NAME", |text| EndpointName::new(text));
-        let services = r.read("NSM_SERVICE_NAMES", at_least_one(|text| ServiceName::new(text)));
+        let services = r.read(
+            "NSM_SERVICE_NAMES",
+            at_least_one(|text| ServiceName::new(text)),
+        );
         let setting = read_setting(&mut r);
         let agent = read_agent(&mut r, setting.as_ref());
         let node = read_node(&mut r, setting.as_ref(), services.as_deref());
@@ -179,7 +183,7 @@ impl Config {
                 register_service: r.read("NSM_REGISTER_SERVICE", boolean)?,
                 unregister_itself: r.read("NSM_UNREGISTER_ITSELF", boolean)?,
                 state_dir: r.read("CARRICK_STATE_DIR", carrick_config::optional_path)?,
-                admin: r.read("CARRICK_ADMIN", optional_url)?,
+                admin: r.read("CARRICK_ADMIN", admin)?,
                 log_level: r.read("NSM_LOG_LEVEL", text)?,
                 telemetry: read_telemetry(r)?,
                 max_connections: r.read("CARRICK_MAX_CONNECTIONS", number(1..=1_000_000))?,
@@ -202,10 +206,18 @@ impl Config {
     fn check(&self, r: &mut Reader<'_>) {
         let outside = |prefix: &Prefix| {
             !self.addresses.networks.is_empty()
-                && !self.addresses.networks.iter().any(|network| network.covers(*prefix))
+                && !self
+                    .addresses
+                    .networks
+                    .iter()
+                    .any(|network| network.covers(*prefix))
         };
         for prefix in self.addresses.fixed.iter().filter(|prefix| outside(prefix)) {
-            r.mistake(Invalid::new("CARRICK_PREFIXES", prefix, "inside CARRICK_NETWORKS"));
+            r.mistake(Invalid::new(
+                "CARRICK_PREFIXES",
+                prefix,
+                "inside CARRICK_NETWORKS",
+            ));
         }
         let tcp = |url: &&Url| matches!(url, Url::Tcp { .. });
         if !self.insecure
@@ -264,7 +276,9 @@ fn read_node(
         vxlan_port: r.read("CARRICK_VXLAN_PORT", number(1..=65_535))?,
         router: match (router?.as_str(), setting?) {
             ("own", _) | ("", Setting::Mesh(_)) => None,
-            ("", Setting::StandAlone { .. }) => Some(format!("carrick-{}", services?.first()?.target())),
+            ("", Setting::StandAlone { .. }) => {
+                Some(format!("carrick-{}", services?.first()?.target()))
+            }
             (name, _) => Some(name.to_owned()),
         },
     };
@@ -274,7 +288,10 @@ fn read_node(
             r.mistake(Invalid::new("CARRICK_ROUTER", name, "a file name, or own"));
             None
         }
-        _ => Some(Node { name: node_name(node.name), ..node }),
+        _ => Some(Node {
+            name: node_name(node.name),
+            ..node
+        }),
     }
 }
 
@@ -304,7 +321,11 @@ fn read_addresses(r: &mut Reader<'_>) -> Option<Addresses> {
     let fixed = r.read("CARRICK_PREFIXES", prefixes)?;
     let servers = r.read("NSM_PREFIX_SERVER_URL", list(url))?;
     Some(Addresses {
-        servers: if fixed.is_empty() { servers } else { Vec::new() },
+        servers: if fixed.is_empty() {
+            servers
+        } else {
+            Vec::new()
+        },
         fixed,
         networks: r.read("CARRICK_NETWORKS", prefixes)?,
         routes: r.read("CARRICK_ROUTES", list(carrick_config::prefix))?,
@@ -314,9 +335,8 @@ fn read_addresses(r: &mut Reader<'_>) -> Option<Addresses> {
 }
 
 fn read_dns(r: &mut Reader<'_>) -> Option<Dns> {
-    let some_address = |text: &str| {
-        address(text)?.ok_or_else(|| Invalid::new("", text, "an IP address"))
-    };
+    let some_address =
+        |text: &str| address(text)?.ok_or_else(|| Invalid::new("", text, "an IP address"));
     Some(Dns {
         templates: r.read("NSM_DNS_TEMPLATES", list(text))?,
         listen: r.read("CARRICK_DNS_LISTEN", optional_socket)?,
@@ -337,18 +357,36 @@ fn url(text: &str) -> Result<Url, Invalid> {
 }
 
 fn optional_url(text: &str) -> Result<Option<Url>, Invalid> {
-    Some(text).filter(|text| !text.is_empty()).map(url).transpose()
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(url)
+        .transpose()
+}
+
+fn admin(text: &str) -> Result<Option<Address>, Invalid> {
+    let expected = "tcp://address:port or unix:///path";
+    let parse = |text: &str| text.parse().map_err(|_| Invalid::new("", text, expected));
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(parse)
+        .transpose()
 }
 
 fn optional_socket(text: &str) -> Result<Option<SocketAddr>, Invalid> {
     let socket = |text: &str| {
-        text.parse().map_err(|_| Invalid::new("", text, "address:port, such as 127.0.0.1:53"))
+        text.parse()
+            .map_err(|_| Invalid::new("", text, "address:port, such as 127.0.0.1:53"))
     };
-    Some(text).filter(|text| !text.is_empty()).map(socket).transpose()
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(socket)
+        .transpose()
 }
 
 fn mtu(text: &str) -> Result<Mtu, Invalid> {
-    let bytes = text.parse().map_err(|_| Invalid::new("", text, "1280 to 65535 bytes"))?;
+    let bytes = text
+        .parse()
+        .map_err(|_| Invalid::new("", text, "1280 to 65535 bytes"))?;
     Mtu::new(bytes)
 }
 
@@ -393,7 +431,11 @@ fn listen_on(name: Option<&EndpointName>) -> impl FnOnce(&str) -> Result<Vec<Url
 /// `name:url` pairs with commas between them.
 fn domains(text: &str) -> Result<Vec<(String, Url)>, Invalid> {
     let pairs = labels(text)?;
-    pairs.0.into_iter().map(|(name, registry)| Ok((name, url(&registry)?))).collect()
+    pairs
+        .0
+        .into_iter()
+        .map(|(name, registry)| Ok((name, url(&registry)?)))
+        .collect()
 }
 
 #[cfg(test)]

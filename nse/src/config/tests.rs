@@ -11,7 +11,10 @@ fn read(settings: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
 fn nothing_set_is_a_stand_alone_endpoint() {
     let config = read(&[]).unwrap();
     assert_eq!(config.name.as_str(), "vL3-server");
-    assert!(matches!(config.setting, Setting::StandAlone { registry: None, .. }));
+    assert!(matches!(
+        config.setting,
+        Setting::StandAlone { registry: None, .. }
+    ));
     assert_eq!(config.agent, AgentKind::Kernel);
     assert_eq!(config.node.router.as_deref(), Some("carrick-vL3"));
     assert!(!config.insecure);
@@ -34,7 +37,11 @@ fn every_mistake_is_told_at_once_under_its_name() {
         ("CARRICK_DOMAINS", "west:nowhere"),
     ])
     .unwrap_err();
-    let fields: Vec<_> = mistakes.0.iter().map(|mistake| mistake.field.as_str()).collect();
+    let fields: Vec<_> = mistakes
+        .0
+        .iter()
+        .map(|mistake| mistake.field.as_str())
+        .collect();
     for field in ["NSM_DIAL_TIMEOUT", "CARRICK_PREFIXES", "CARRICK_ROUTER"] {
         assert!(fields.contains(&field), "{field} in {fields:?}");
     }
@@ -50,6 +57,14 @@ fn plaintext_over_tcp_must_be_asked_for() {
 
 #[test]
 fn prefixes_of_its_own_lie_in_the_network() {
-    let error = read(&[("CARRICK_PREFIXES", "10.1.0.0/24"), ("CARRICK_NETWORKS", "10.2.0.0/16")]);
-    assert!(error.unwrap_err().to_string().contains("inside CARRICK_NETWORKS"));
+    let error = read(&[
+        ("CARRICK_PREFIXES", "10.1.0.0/24"),
+        ("CARRICK_NETWORKS", "10.2.0.0/16"),
+    ]);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("inside CARRICK_NETWORKS")
+    );
 }

@@ -1,0 +1,64 @@
+//! The one place where the serving chain is listed.
+
+use carrick_chain::Chain;
+use carrick_chain::elements::OnIdle;
+use carrick_link::{Links, Mechanisms};
+use carrick_types::DnsConfig;
+use carrick_vl3::dns::{Template, TemplateError};
+use carrick_vl3::elements::{Announce, DnsContext, DnsContextOptions, Recognise};
+
+use crate::config::Dns;
+use crate::parts::Parts;
+
+/// The elements in their order of action; each speaks to those behind it
+/// through the connection.
+pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, TemplateError> {
+    let vl3 = &parts.vl3;
+    let plane = parts.plane.as_ref();
+    let mechanisms = plane.map(|plane| Mechanisms::new(plane.site.clone(), plane.vnis.clone()));
+    let links = plane.map(|plane| {
+        let vl3 = vl3.clone();
+        let is_peer = move |connection: &_| is_peer(&vl3, connection);
+        Links::new(plane.site.clone(), plane.book.clone(), is_peer)
+    });
+    Ok(Chain::default()
+        .then_some(on_idle)
+        // Before all that treats peers and clients differently.
+        .then(Recognise::new(vl3.clone()))
+        // Before the addresses: what cannot be linked needs none.
+        .then_some(mechanisms)
+        .then(parts.addresses.clone())
+        // Behind the addresses: a name is published with them.
+        .then(DnsContext::new(
+            vl3.clone(),
+            parts.records.clone(),
+            dns(&parts.config.dns)?,
+        ))
+        // Behind the mechanism, which knows what the link can carry, and before
+        // the link, which is made with the network's minimum.
+        .then(parts.mtu.clone())
+        // Behind everything that writes into the context.
+        .then_some(links)
+        // Behind the link: packets go over it from here on.
+        .then(Announce::new(vl3.clone())))
+}
+
+/// Whether a connection is another endpoint's.
+pub(crate) fn is_peer(vl3: &carrick_vl3::Vl3, connection: &carrick_types::Connection) -> bool {
+    vl3.dialled_by(&connection.id).is_some()
+}
+
+fn dns(dns: &Dns) -> Result<DnsContextOptions, TemplateError> {
+    let templates = dns.templates.iter().map(|text| text.parse::<Template>());
+    let further = DnsConfig {
+        server_ips: dns.name_servers.clone(),
+        search_domains: dns.zones.clone(),
+    };
+    Ok(DnsContextOptions {
+        templates: templates.collect::<Result<_, _>>()?,
+        configs: Some(further)
+            .filter(|config| !config.server_ips.is_empty())
+            .into_iter()
+            .collect(),
+    })
+}
