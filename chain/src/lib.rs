@@ -2,7 +2,42 @@
 //!
 //! Read first: [`Element`], the contract of everything that takes part in a
 //! Request, and [`Endpoint`], which runs a [`Chain`] of them for each
-//! connection and undoes it in reverse.
+//! connection and undoes it in reverse. [`Client`] is the other side: it asks
+//! for connections and keeps them.
+//!
+//! An element that holds something outside of the process:
+//!
+//! ```
+//! use carrick_chain::{Chain, Element, Error, Next};
+//! use carrick_types::{Connection, IfName};
+//!
+//! struct Interfaces;
+//!
+//! impl Element for Interfaces {
+//!     const NAME: &'static str = "interfaces";
+//!     type State = IfName;
+//!
+//!     async fn request(
+//!         &self,
+//!         connection: Connection,
+//!         name: &mut Option<IfName>,
+//!         next: Next<'_>,
+//!     ) -> Result<Connection, Error> {
+//!         // Held before it is made: an answer that is lost can be cleaned up.
+//!         let name = name.get_or_insert_with(|| IfName::of("cl", &connection.id));
+//!         println!("put interface {name}");
+//!         next.request(connection).await
+//!     }
+//!
+//!     async fn close(&self, _: &Connection, name: &mut IfName) -> Result<(), Error> {
+//!         println!("delete interface {name}, if there is one");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let chain = Chain::default().then(Interfaces);
+//! assert_eq!(chain.names().collect::<Vec<_>>(), ["interfaces"]);
+//! ```
 //!
 //! Limits: path tokens are made here but not verified, which is the edge's and
 //! an authorization element's work; a connection belongs to whoever knows its

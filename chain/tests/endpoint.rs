@@ -8,9 +8,10 @@ use carrick_chain::testing::{
     self, Check, Count, Fault, Log, Record, TestTokens, request, request_valid_for, soon,
 };
 use carrick_chain::{
-    Chain, Element, Endpoint, EndpointOptions, Error, Handle, Kind, Next, Selector,
+    BoxError, Chain, Element, Endpoint, EndpointOptions, Error, Handle, Kind, Next, Selector,
+    Tokens,
 };
-use carrick_types::{Connection, State};
+use carrick_types::{Connection, State, Token};
 use futures::StreamExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, advance};
@@ -111,6 +112,41 @@ async fn the_answer_is_up_signed_and_at_the_callers_segment() {
     assert_eq!(
         (inside.id.as_str(), inside.path.index),
         (own.id.as_str(), 1)
+    );
+}
+
+struct NoTokens;
+
+impl Tokens for NoTokens {
+    fn token(&self, _: Option<&str>) -> Result<Token, BoxError> {
+        Err("no identity yet".into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_token_of_our_own_nothing_is_begun() {
+    let (chain, log) = recording();
+    let endpoint = Endpoint::new(EndpointOptions::new("nse", NoTokens), chain);
+    let error = endpoint
+        .request(request("nsc", "1"), soon())
+        .await
+        .unwrap_err();
+    assert_eq!((error.kind, log.take().len()), (Kind::Unavailable, 0));
+    endpoint.close(request("nsc", "1")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_overwrites_the_token_of_the_own_segment() {
+    let endpoint = Endpoint::new(options(), Chain::default());
+    let mut answer = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    answer.path.segments[1].token = "old".to_owned();
+    answer.path.segments[1].expires = None;
+    let answer = endpoint.request(answer, soon()).await.unwrap();
+    assert_eq!(answer.path.segments[1].token, "test");
+    assert!(answer.path.segments[1].expires.is_some());
+    assert_eq!(
+        answer.path.segments[0].token, "",
+        "that of the caller is the caller's"
     );
 }
 

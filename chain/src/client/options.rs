@@ -95,9 +95,10 @@ impl ClientOptions {
         self
     }
 
-    /// Probes the data path every `interval`, each time for at most `timeout`;
-    /// `misses` failures in a row mean that it is dead. NSM has 200 ms, 1 s and
-    /// 1, which [`ClientOptions::liveness`] takes but for 3 misses.
+    /// How [`ClientOptions::liveness`] probes: every `interval`, each time for
+    /// at most `timeout`; `misses` failures in a row, at least one, mean that
+    /// the data path is dead. Unless said otherwise 200 ms and 1 s, as in NSM,
+    /// and 3 misses.
     #[must_use]
     pub fn liveness_every(mut self, interval: Duration, timeout: Duration, misses: u32) -> Self {
         self.liveness_interval = interval;
