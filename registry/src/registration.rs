@@ -94,6 +94,7 @@ impl Registration {
             state: state_sender,
             own: None,
             expires: None,
+            period: None,
             failures: 0,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(keeper.run(end_receiver)));
@@ -164,6 +165,8 @@ struct Keeper {
     own: Option<EndpointWatch>,
     /// When the entry ends unless it is refreshed, while it is there.
     expires: Option<Instant>,
+    /// How long the registry lets an entry live, by its own clock.
+    period: Option<Duration>,
     failures: u32,
 }
 
@@ -185,7 +188,10 @@ impl Keeper {
             loop {
                 match self.wait(next, &mut end).await {
                     Wake::End => return self.unregister().await,
-                    Wake::Gone => next = next.min(started + self.options.shortest),
+                    Wake::Gone => {
+                        self.expires = None;
+                        next = next.min(started + self.options.shortest);
+                    }
                     Wake::Due | Wake::Updated => break,
                 }
             }
@@ -237,11 +243,11 @@ impl Keeper {
 
     fn succeeded(&mut self, answer: &Endpoint) -> Instant {
         let now = Instant::now();
-        let left = answer
-            .expires
-            .map(|time| time.duration_since(SystemTime::now()));
-        let left = left.and_then(Result::ok).filter(|left| !left.is_zero());
-        let lasts = left.unwrap_or(self.options.unknown * 3 / 2);
+        if self.endpoint.registered_at.is_none() {
+            self.period = between(answer.registered_at, answer.expires);
+        }
+        let left = between(Some(SystemTime::now()), answer.expires);
+        let lasts = lasting(left, self.period).unwrap_or(self.options.unknown * 3 / 2);
         self.endpoint.registered_at = answer.registered_at.or(self.endpoint.registered_at);
         self.failures = 0;
         self.expires = Some(now + lasts);
@@ -309,6 +315,21 @@ impl Keeper {
     }
 }
 
+/// How long it is from one time to another, if the other is later.
+fn between(from: Option<SystemTime>, to: Option<SystemTime>) -> Option<Duration> {
+    let between = to?.duration_since(from?).ok()?;
+    (!between.is_zero()).then_some(between)
+}
+
+/// How long an entry lives: until its expiry by our clock, but no longer than
+/// the registry lets entries live by its own, as the two may differ.
+fn lasting(left: Option<Duration>, period: Option<Duration>) -> Option<Duration> {
+    match (left, period) {
+        (Some(left), Some(period)) => Some(left.min(period)),
+        (left, period) => left.or(period),
+    }
+}
+
 /// Waits until the registry does not have the endpoint any more.
 async fn gone(own: Option<&mut EndpointWatch>, name: &EndpointName) {
     let Some(own) = own else {
@@ -325,8 +346,34 @@ async fn gone(own: Option<&mut EndpointWatch>, name: &EndpointName) {
 mod tests {
     use super::*;
 
+    const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
+
+    fn from_to(from: u64, to: u64) -> Option<Duration> {
+        let [from, to] = [from, to].map(|time| SystemTime::UNIX_EPOCH + Duration::from_secs(time));
+        between(Some(from), Some(to))
+    }
+
     #[test]
     fn only_what_the_registry_has_is_registered() {
         assert!(!RegistrationState::Pending.is_registered());
+    }
+
+    #[test]
+    fn a_registry_whose_clock_is_ahead_is_not_believed() {
+        let left = from_to(1000, 4660);
+        assert_eq!(lasting(left, MINUTE), MINUTE);
+    }
+
+    #[test]
+    fn a_registry_whose_clock_is_behind_is_not_asked_without_pause() {
+        let left = from_to(5000, 4660);
+        assert_eq!(lasting(left, MINUTE), MINUTE);
+        assert_eq!(lasting(left, None), None);
+    }
+
+    #[test]
+    fn an_expiry_that_a_token_makes_shorter_counts() {
+        let left = from_to(1000, 1020);
+        assert_eq!(lasting(left, MINUTE), Some(Duration::from_secs(20)));
     }
 }

@@ -73,6 +73,19 @@ async fn an_unregistered_endpoint_is_gone_and_its_service_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unregistering_at_a_dead_registry_ends_at_the_deadline() {
+    let mut bed = Bed::start(ServerOptions::default());
+    let kept = bed
+        .client()
+        .keep_registered(endpoint("a"), vec![], options());
+    kept.registered().await;
+    bed.kill();
+    let start = Instant::now();
+    assert!(kept.unregister(deadline()).await.is_err());
+    assert!(start.elapsed() <= Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registration_that_is_dropped_expires() {
     let bed = Bed::start(ServerOptions::default());
     let client = bed.client();

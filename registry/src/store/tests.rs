@@ -320,6 +320,28 @@ fn services_are_found_by_name_and_by_payload() {
     assert_eq!((find(&ServiceQuery::default()), find(&ethernet)), (1, 0));
 }
 
+#[test]
+fn refreshing_ten_thousand_endpoints_leaves_nothing_behind() {
+    let clock = Clock::new();
+    let mut registry = registry();
+    for round in 0..3 {
+        for number in 0..10_000 {
+            let endpoint = endpoint(&format!("nse-{number}"), &format!("tcp://{number}"));
+            register(&mut registry, endpoint, clock.after(round * 40));
+        }
+    }
+    // Each index is a balanced tree of as many entries as there are endpoints,
+    // so that one registration costs a few steps down each.
+    let sizes = (
+        registry.endpoints.len(),
+        registry.by_service.len(),
+        registry.expiries.len(),
+    );
+    assert_eq!(sizes, (10_000, 10_000, 10_000));
+    assert_eq!(registry.expire(clock.after(140).instant).len(), 10_000);
+    assert!(registry.by_service.is_empty() && registry.expiries.is_empty());
+}
+
 // === against a model ===
 
 /// A registry as one would write it for ten entries.
