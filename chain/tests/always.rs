@@ -1,5 +1,7 @@
 //! What holds after any history of Requests, Closes and failures.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The client half against a scripted next hop.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 mod hop;
 
 use std::sync::Arc;
@@ -233,7 +235,7 @@ async fn asking_for_refreshes_without_end_makes_no_storm() {
 #[tokio::test(start_paused = true)]
 async fn without_a_probe_a_lost_control_plane_means_a_new_connection() {
     for down in [
-        |hop: &Hop| hop.end_streams(Some(MonitorEnd::Lost("gone".to_owned()))),
+        |hop: &Hop| hop.end_streams(Some(&MonitorEnd::Lost("gone".to_owned()))),
         |hop: &Hop| hop.end_streams(None),
         |hop: &Hop| hop.event(EventKind::Update, State::Down),
         |hop: &Hop| hop.event(EventKind::Delete, State::Up),
@@ -319,7 +321,7 @@ async fn cancelling_the_stream_stops_healing_until_the_next_answer() {
     let hop = Hop::default();
     let connection = connect(&hop, options());
     connection.up().await.unwrap();
-    hop.end_streams(Some(MonitorEnd::Cancelled));
+    hop.end_streams(Some(&MonitorEnd::Cancelled));
     pass(60 * SECOND).await;
     assert_eq!((hop.requests().len(), hop.streams()), (1, 1));
     pass(70 * SECOND).await;
@@ -371,7 +373,7 @@ async fn a_hop_that_has_forgotten_the_connection_is_asked_again() {
     let (hop, wire) = (Hop::default(), Wire::new());
     let connection = connect(&hop, options().liveness(wire));
     connection.up().await.unwrap();
-    hop.end_streams(Some(MonitorEnd::Cancelled));
+    hop.end_streams(Some(&MonitorEnd::Cancelled));
     hop.forget(true);
     pass(SECOND).await;
     connection.refresh();

@@ -1,5 +1,7 @@
 //! The standard elements in a chain.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::time::Duration;
 
 use carrick_chain::elements::{Mechanisms, OnIdle, kernel_of_own_namespace};

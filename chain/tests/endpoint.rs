@@ -1,5 +1,7 @@
 //! One connection through an endpoint: order, failure, refresh, Close.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};

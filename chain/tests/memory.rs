@@ -13,16 +13,17 @@ const KIB: usize = 1024;
 
 /// Bytes in use, from `VmRSS` of `/proc/self/status`, which is in KiB.
 fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux says");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim()
+        .expect("a process");
+    let kib = line
+        .trim()
         .trim_end_matches(" kB")
         .parse::<usize>()
-        .unwrap()
-        * KIB
+        .expect("a number");
+    kib * KIB
 }
 
 #[tokio::test]

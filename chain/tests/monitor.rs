@@ -1,5 +1,7 @@
 //! `MonitorConnections`: what subscribers hear.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::time::Duration;
 
 use carrick_chain::testing::{Check, TestTokens, request, soon};

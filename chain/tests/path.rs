@@ -1,5 +1,7 @@
 //! NSM `updatepath` and `trimpath`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use carrick_chain::path::{enter, leave, trim};
 use carrick_types::{Connection, ConnectionId, Invalid, Path, PathSegment, ServiceName};
 use proptest::prelude::*;

@@ -19,7 +19,6 @@ impl Log {
     }
 
     /// The lines so far; the log is empty afterwards.
-    #[expect(clippy::must_use_candidate, reason = "emptying it is a use too")]
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 pub(crate) struct Hop(Arc<Mutex<Script>>, Arc<watch::Sender<bool>>);
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Script {
     requests: Vec<Connection>,
     closes: Vec<Connection>,
@@ -100,10 +101,10 @@ impl Hop {
         });
     }
 
-    pub(crate) fn end_streams(&self, end: Option<MonitorEnd>) {
+    pub(crate) fn end_streams(&self, end: Option<&MonitorEnd>) {
         for stream in self.script().streams.drain(..) {
-            if let Some(end) = end.clone() {
-                let _ = stream.unbounded_send(Err(end));
+            if let Some(end) = end {
+                let _ = stream.unbounded_send(Err(end.clone()));
             }
         }
     }
