@@ -145,7 +145,7 @@ async fn a_changed_mtu_reaches_the_client_at_once() {
     connection.up().await.unwrap();
     pass(SECOND).await;
     nse.ask_refresh(&|_| true, &|connection| {
-        connection.context.mtu = Mtu::new(1400).ok()
+        connection.context.mtu = Mtu::new(1400).ok();
     });
     pass(SECOND).await;
     assert_eq!((count.requests(), count.closes()), (2, 0));
