@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrick_chain::{Element, Error, Kind, Next};
-use carrick_types::{Connection, ConnectionId, IpFamily, Prefix, Route};
+use carrick_chain::{Element, Endpoint, Error, Kind, Next};
+use carrick_types::{Connection, ConnectionId, IpFamily, Prefix};
 use tokio::time::timeout;
 
 use crate::leases::{self, Ask, ClientId, LeaseError, Leased, Leases};
@@ -115,6 +115,16 @@ impl Addresses {
         renumbered
             || missing
             || (!(self.options.is_peer)(connection) && !ip.src_addrs.iter().all(ours))
+    }
+
+    /// Asks the clients of `endpoint` for a refresh whenever a change of the
+    /// prefixes has made their answers wrong, so that they are renumbered at
+    /// once. Ends when the prefixes cannot change any more.
+    pub async fn follow(&self, endpoint: &Endpoint) {
+        let mut changes = self.prefixes.changed();
+        while changes.changed().await.is_ok() {
+            endpoint.ask_refresh(&|connection| self.is_stale(connection), &|_| {});
+        }
     }
 
     async fn lease(&self, connection: &Connection) -> Result<Leased, Error> {
@@ -232,9 +242,4 @@ impl Element for Addresses {
         let internal = |error| Error::close(Self::NAME, connection, Kind::Internal, error);
         self.leases.release(&held.0).await.map_err(internal)
     }
-}
-
-/// A route of clients to `prefix` by way of this endpoint.
-fn via(prefix: Prefix, own: IpAddr) -> Route {
-    Route::via(prefix, own)
 }

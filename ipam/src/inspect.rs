@@ -87,7 +87,8 @@ pub enum InspectError {
 ///
 /// See [`InspectError`]; a store that a running process has open is refused.
 pub fn inspect(path: &Path) -> Result<Report, InspectError> {
-    path.metadata().map_err(|error| InspectError::Missing(path.to_owned(), error))?;
+    path.metadata()
+        .map_err(|error| InspectError::Missing(path.to_owned(), error))?;
     Ok(report(&Store::open(path)?)?)
 }
 
@@ -100,27 +101,39 @@ pub fn report(store: &Store) -> Result<Report, carrick_store::Error> {
     let mut report = Report::default();
     for (key, record) in store.table::<GrantRecord>(GRANTS).all()? {
         let prefix = key.parse().ok();
-        report.grants.extend(prefix.map(|prefix| GrantEntry { prefix, record }));
+        report
+            .grants
+            .extend(prefix.map(|prefix| GrantEntry { prefix, record }));
     }
     for (key, prefixes) in store.table::<Vec<StoredPrefix>>(PREFIXES).all()? {
         let (scope, server) = split(&key);
-        report.prefixes.extend(prefixes.into_iter().map(|stored| PrefixEntry {
-            scope: scope.to_owned(),
-            server: server.to_owned(),
-            stored,
-        }));
+        report
+            .prefixes
+            .extend(prefixes.into_iter().map(|stored| PrefixEntry {
+                scope: scope.to_owned(),
+                server: server.to_owned(),
+                stored,
+            }));
     }
     for (key, lease) in store.table::<Lease>(LEASES).all()? {
         let (scope, prefix) = split(&key);
         let scope = scope.to_owned();
-        report.leases.extend(prefix.parse().ok().map(|prefix| LeaseEntry { scope, prefix, lease }));
+        report
+            .leases
+            .extend(prefix.parse().ok().map(|prefix| LeaseEntry {
+                scope,
+                prefix,
+                lease,
+            }));
     }
     for (key, former) in store.table::<Former>(HISTORY).all()? {
         let scope = split(&key).0.to_owned();
         report.history.push(FormerEntry { scope, former });
     }
     report.grants.sort_by_key(|entry| entry.prefix);
-    report.leases.sort_by(|a, b| (&a.scope, a.prefix).cmp(&(&b.scope, b.prefix)));
+    report
+        .leases
+        .sort_by(|a, b| (&a.scope, a.prefix).cmp(&(&b.scope, b.prefix)));
     Ok(report)
 }
 

@@ -28,8 +28,8 @@ pub use addresses::{AddressOptions, Addresses, Held, IsPeer};
 pub use leases::{ClientId, Error, Former, Lease, LeaseError, LeaseOptions, Leases};
 pub use metrics::{EndpointMetrics, ServerMetrics};
 pub use prefixes::{
-    FurtherError, Grant, LinkStatus, PrefixClient, PrefixError, PrefixOptions, PrefixServer, Prefixes,
-    StoredPrefix,
+    FurtherError, Grant, LinkStatus, PrefixClient, PrefixError, PrefixOptions, PrefixServer,
+    Prefixes, StoredPrefix,
 };
 
 /// Where the time is read; tests bring their own.

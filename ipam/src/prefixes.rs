@@ -152,7 +152,10 @@ impl Prefixes {
         }
         for server in self.further.iter() {
             // A full queue means that others have asked already.
-            let _ = server.try_send(Further { family, seen: Arc::clone(seen) });
+            let _ = server.try_send(Further {
+                family,
+                seen: Arc::clone(seen),
+            });
         }
         tokio::select! {
             changed = grants.changed() => changed.map_err(|_| FurtherError::Stopped),

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-pub use grants::{GrantError, GrantRecord, Network};
 pub(crate) use grants::{Change, GrantAsk, GrantOptions, Granted, Grants};
+pub use grants::{GrantError, GrantRecord, Network};
 pub use stream::PeerIdentity;
 
 use crate::{Clock, ServerMetrics, system_clock};
@@ -162,7 +162,9 @@ impl Server {
         }
         let table = store.table::<GrantRecord>(GRANTS);
         let known = table.all()?;
-        let known = known.into_iter().filter_map(|(key, record)| Some((key.parse().ok()?, record)));
+        let known = known
+            .into_iter()
+            .filter_map(|(key, record)| Some((key.parse().ok()?, record)));
         let grant_options = GrantOptions {
             lease: options.lease,
             anonymous_grace: options.anonymous_grace,
@@ -170,8 +172,13 @@ impl Server {
             most: options.most_per_owner,
         };
         let now = (options.clock)();
-        let grants =
-            Grants::new(&options.networks, &options.excluded, grant_options, known, now)?;
+        let grants = Grants::new(
+            &options.networks,
+            &options.excluded,
+            grant_options,
+            known,
+            now,
+        )?;
         let server = Self {
             inner: Arc::new(Inner {
                 options,
@@ -202,11 +209,13 @@ impl Server {
     #[must_use]
     pub fn status(&self) -> Vec<GrantStatus> {
         let grants = self.grants();
-        let status = grants.iter().map(|(prefix, record, connected)| GrantStatus {
-            prefix,
-            record: record.clone(),
-            connected,
-        });
+        let status = grants
+            .iter()
+            .map(|(prefix, record, connected)| GrantStatus {
+                prefix,
+                record: record.clone(),
+                connected,
+            });
         status.collect()
     }
 
@@ -215,7 +224,11 @@ impl Server {
     /// and the gauge true.
     pub async fn sweep(&self) {
         let change = self.grants().expire(self.now());
-        self.inner.options.metrics.expired.inc_by(change.remove.len() as u64);
+        self.inner
+            .options
+            .metrics
+            .expired
+            .inc_by(change.remove.len() as u64);
         self.commit(change).await;
     }
 
@@ -228,7 +241,11 @@ impl Server {
                 self.sweep().await;
             }
         };
-        self.inner.options.shutdown.run_until_cancelled(sweeping).await;
+        self.inner
+            .options
+            .shutdown
+            .run_until_cancelled(sweeping)
+            .await;
     }
 
     /// Grants what is asked for; durable when this returns.
@@ -249,7 +266,11 @@ impl Server {
             metrics.exhausted.inc();
         })?;
         self.put(&granted).await?;
-        let counter = if granted.renewed { &metrics.renewals } else { &metrics.allocations };
+        let counter = if granted.renewed {
+            &metrics.renewals
+        } else {
+            &metrics.allocations
+        };
         counter.inc();
         Ok(granted)
     }
@@ -278,7 +299,10 @@ impl Server {
         match written {
             Ok(()) => self.grants().written(&change),
             Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "grants cannot be written");
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "grants cannot be written"
+                );
                 self.grants().unwritten(&change, self.now());
             }
         }
@@ -307,12 +331,17 @@ impl Server {
     }
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
-        self.inner.grants.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .grants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("options", &self.inner.options).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
     }
 }

@@ -54,7 +54,9 @@ pub(crate) async fn served(store: &Store, options: ServerOptions) -> Served {
     let (server, task) = serve(store, &url, options.clone()).await;
     Served {
         server,
-        channel: dial(&url, &Security::insecure(), Duration::from_secs(5)).await.unwrap(),
+        channel: dial(&url, &Security::insecure(), Duration::from_secs(5))
+            .await
+            .unwrap(),
         shutdown: options.shutdown,
         task,
         _directory: directory,
@@ -74,7 +76,10 @@ pub(crate) async fn serve(
         .add_service(server.ipam())
         .add_service(server.allocator());
     let task = tokio::spawn(async move {
-        router.serve_with_incoming_shutdown(listener, shutdown.cancelled_owned()).await.unwrap();
+        router
+            .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())
+            .await
+            .unwrap();
     });
     (server, task)
 }

@@ -2,7 +2,6 @@ use std::net::IpAddr;
 
 use carrick_types::{IpContext, IpFamily, IpNet, Prefix, Route, host};
 
-use super::via;
 use crate::Grant;
 use crate::leases::Leased;
 
@@ -39,12 +38,12 @@ pub(super) fn inward(
     for address in &own {
         ip.add_dst_addr(IpNet::from(*address));
         let family = IpFamily::of(*address);
-        ip.add_src_route(via(host(*address), *address));
+        ip.add_src_route(Route::via(host(*address), *address));
         for grant in grants
             .iter()
             .filter(|grant| grant.prefix.family() == family)
         {
-            ip.add_src_route(via(grant.prefix, *address));
+            ip.add_src_route(Route::via(grant.prefix, *address));
         }
     }
     let sources: Vec<Prefix> = ip.src_addrs.iter().map(|net| host(net.addr())).collect();
@@ -62,7 +61,7 @@ pub(super) fn route(ip: &mut IpContext, prefix: Prefix, grants: &[Grant]) {
         .into_iter()
         .find(|own| IpFamily::of(*own) == prefix.family())
     {
-        ip.add_src_route(via(prefix, own));
+        ip.add_src_route(Route::via(prefix, own));
     }
 }
 

@@ -1,8 +1,8 @@
-
 use carrick_chain::testing::{self, Fault, TestTokens, request, soon};
-use carrick_chain::{Chain, Endpoint, EndpointOptions};
+use carrick_chain::{Chain, Endpoint, EndpointOptions, Selector};
 use carrick_store::Store;
-use carrick_types::{ExtraPrefixRequest, IpContext, IpNet};
+use carrick_types::{ExtraPrefixRequest, IpContext, IpNet, Route, State};
+use futures::StreamExt;
 use tokio::sync::watch;
 
 use super::*;
@@ -13,7 +13,10 @@ fn prefix(text: &str) -> Prefix {
 }
 
 fn grants(prefixes: &[&str]) -> Arc<[Grant]> {
-    prefixes.iter().map(|text| Grant::from(prefix(text))).collect()
+    prefixes
+        .iter()
+        .map(|text| Grant::from(prefix(text)))
+        .collect()
 }
 
 /// An endpoint whose prefixes the test changes.
@@ -52,7 +55,10 @@ impl World {
 }
 
 fn routes(routes: &[Route]) -> Vec<String> {
-    routes.iter().map(|route| route.prefix.to_string()).collect()
+    routes
+        .iter()
+        .map(|route| route.prefix.to_string())
+        .collect()
 }
 
 fn nets(nets: &[IpNet]) -> Vec<String> {
@@ -66,8 +72,15 @@ async fn a_client_gets_an_address_and_the_routes_of_a_vl3() {
     let ip = &first.context.ip;
     assert_eq!(nets(&ip.src_addrs), ["10.0.0.1/32"]);
     assert_eq!(nets(&ip.dst_addrs), ["10.0.0.0/32"]);
-    assert_eq!(routes(&ip.src_routes), ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]);
-    assert!(ip.src_routes.iter().all(|route| route.next_hop == Some([10, 0, 0, 0].into())));
+    assert_eq!(
+        routes(&ip.src_routes),
+        ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]
+    );
+    assert!(
+        ip.src_routes
+            .iter()
+            .all(|route| route.next_hop == Some([10, 0, 0, 0].into()))
+    );
     assert_eq!(ip.dst_routes, [Route::direct(prefix("10.0.0.1/32"))]);
     let mut last = first.clone();
     for _ in 0..10 {
@@ -88,7 +101,10 @@ async fn after_a_change_of_prefix_a_refresh_says_only_the_new_one() {
         let ip = &last.context.ip;
         assert_eq!(nets(&ip.src_addrs), ["11.0.0.1/32"]);
         assert_eq!(nets(&ip.dst_addrs), ["11.0.0.0/32"]);
-        assert_eq!(routes(&ip.src_routes), ["11.0.0.0/32", "11.0.0.0/24", "11.0.0.0/16"]);
+        assert_eq!(
+            routes(&ip.src_routes),
+            ["11.0.0.0/32", "11.0.0.0/24", "11.0.0.0/16"]
+        );
         assert_eq!(routes(&ip.dst_routes), ["11.0.0.1/32"]);
     }
     assert!(!world.addresses.is_stale(&last));
@@ -106,7 +122,10 @@ async fn after_close_the_next_clients_get_the_lowest_addresses_again() {
         for name in ["a", "b"] {
             let client = request(&format!("{name}{round}"), &format!("{name}{round}"));
             let held = world.endpoint.connections();
-            let own = held.iter().find(|held| held.client_name() == client.client_name()).unwrap();
+            let own = held
+                .iter()
+                .find(|held| held.client_name() == client.client_name())
+                .unwrap();
             world.endpoint.close_id(&own.id).await.unwrap();
         }
         assert!(world.leases.all().is_empty());
@@ -121,7 +140,12 @@ async fn dual_stack_routes_stand_in_the_order_of_nsm() {
     assert_eq!(nets(&ip.src_addrs), ["10.0.0.1/32", "2001:db8::1/128"]);
     assert_eq!(nets(&ip.dst_addrs), ["10.0.0.0/32", "2001:db8::/128"]);
     let expected = [
-        "10.0.0.0/32", "10.0.0.0/24", "2001:db8::/128", "2001:db8::/112", "2001:db8::/64", "10.0.0.0/16",
+        "10.0.0.0/32",
+        "10.0.0.0/24",
+        "2001:db8::/128",
+        "2001:db8::/112",
+        "2001:db8::/64",
+        "10.0.0.0/16",
     ];
     assert_eq!(routes(&ip.src_routes), expected);
     assert_eq!(world.request(first.clone()).await.context, first.context);
@@ -138,20 +162,31 @@ fn peer_request(address: &str, own: &str) -> Connection {
     let mut request = request("peer", "1");
     let hop = address.parse::<IpNet>().unwrap().addr();
     request.context.ip.add_src_addr(address.parse().unwrap());
-    request.context.ip.add_dst_route(Route::via(prefix(address), hop));
-    request.context.ip.add_dst_route(Route::via(prefix(own), hop));
+    request
+        .context
+        .ip
+        .add_dst_route(Route::via(prefix(address), hop));
+    request
+        .context
+        .ip
+        .add_dst_route(Route::via(prefix(own), hop));
     request
 }
 
 #[tokio::test]
 async fn a_peer_keeps_its_address_and_gets_none() {
     let world = world_with(&["10.0.0.0/24"], peers(), None);
-    let first = world.request(peer_request("10.0.1.0/32", "10.0.1.0/24")).await;
+    let first = world
+        .request(peer_request("10.0.1.0/32", "10.0.1.0/24"))
+        .await;
     let ip = &first.context.ip;
     assert_eq!(nets(&ip.src_addrs), ["10.0.1.0/32"]);
     assert_eq!(nets(&ip.dst_addrs), ["10.0.0.0/32"]);
     assert_eq!(routes(&ip.dst_routes), ["10.0.1.0/32", "10.0.1.0/24"]);
-    assert_eq!(routes(&ip.src_routes), ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]);
+    assert_eq!(
+        routes(&ip.src_routes),
+        ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]
+    );
     assert_eq!(world.request(first.clone()).await.context, first.context);
     assert!(world.leases.all().is_empty());
     world.prefixes.send_replace(grants(&["10.0.5.0/24"]));
@@ -159,14 +194,19 @@ async fn a_peer_keeps_its_address_and_gets_none() {
     let ip = world.request(first).await.context.ip;
     assert_eq!(nets(&ip.src_addrs), ["10.0.1.0/32"]);
     assert_eq!(nets(&ip.dst_addrs), ["10.0.5.0/32"]);
-    assert_eq!(routes(&ip.src_routes), ["10.0.5.0/32", "10.0.5.0/24", "10.0.0.0/16"]);
+    assert_eq!(
+        routes(&ip.src_routes),
+        ["10.0.5.0/32", "10.0.5.0/24", "10.0.0.0/16"]
+    );
 }
 
 #[tokio::test]
 async fn a_peer_cannot_have_an_address_of_our_clients() {
     let world = world_with(&["10.0.0.0/24"], peers(), None);
     world.request(request("nsc", "2")).await;
-    let answer = world.request(peer_request("10.0.0.1/32", "10.0.1.0/24")).await;
+    let answer = world
+        .request(peer_request("10.0.0.1/32", "10.0.1.0/24"))
+        .await;
     assert!(answer.context.ip.src_addrs.is_empty());
 }
 
@@ -190,7 +230,10 @@ async fn what_another_endpoint_has_said_is_taken_out() {
     let ip = world.request(healed).await.context.ip;
     assert_eq!(nets(&ip.src_addrs), ["10.0.0.1/32"]);
     assert_eq!(nets(&ip.dst_addrs), ["10.0.0.0/32"]);
-    assert_eq!(routes(&ip.src_routes), ["192.0.2.0/24", "10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]);
+    assert_eq!(
+        routes(&ip.src_routes),
+        ["192.0.2.0/24", "10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/16"]
+    );
     assert_eq!(routes(&ip.dst_routes), ["10.0.0.1/32"]);
 }
 
@@ -214,7 +257,10 @@ async fn configured_routes_and_networks_and_extra_prefixes_are_in_the_answer() {
     let ip = &answer.context.ip;
     assert_eq!(nets(&ip.src_addrs), ["10.0.0.16/32"]);
     assert_eq!(ip.extra_prefixes, [prefix("10.0.0.32/28")]);
-    assert_eq!(routes(&ip.src_routes), ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/12", "192.0.2.0/24"]);
+    assert_eq!(
+        routes(&ip.src_routes),
+        ["10.0.0.0/32", "10.0.0.0/24", "10.0.0.0/12", "192.0.2.0/24"]
+    );
     assert_eq!(routes(&ip.dst_routes), ["10.0.0.16/32", "10.0.0.32/28"]);
     assert_eq!(world.request(answer.clone()).await.context, answer.context);
     world.endpoint.close(answer).await.unwrap();
@@ -224,7 +270,11 @@ async fn configured_routes_and_networks_and_extra_prefixes_are_in_the_answer() {
 #[tokio::test]
 async fn without_a_prefix_the_client_is_told_to_try_again() {
     let world = world(&[]);
-    let error = world.endpoint.request(request("nsc", "1"), soon()).await.unwrap_err();
+    let error = world
+        .endpoint
+        .request(request("nsc", "1"), soon())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
     assert_eq!(error.source.to_string(), "prefix pool is initializing");
     world.prefixes.send_replace(grants(&["10.0.0.0/24"]));
@@ -235,7 +285,11 @@ async fn without_a_prefix_the_client_is_told_to_try_again() {
 async fn a_full_pool_without_a_further_prefix_says_so() {
     let world = world(&["10.0.0.0/31"]);
     world.request(request("a", "1")).await;
-    let error = world.endpoint.request(request("b", "2"), soon()).await.unwrap_err();
+    let error = world
+        .endpoint
+        .request(request("b", "2"), soon())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, Kind::Exhausted);
     assert_eq!(world.leases.metrics().exhausted.get(), 1);
 }
@@ -244,7 +298,9 @@ async fn a_full_pool_without_a_further_prefix_says_so() {
 async fn a_further_prefix_shows_in_every_answer() {
     let world = world(&["10.0.0.0/31"]);
     let first = world.request(request("a", "1")).await;
-    world.prefixes.send_replace(grants(&["10.0.0.0/31", "10.0.0.2/31"]));
+    world
+        .prefixes
+        .send_replace(grants(&["10.0.0.0/31", "10.0.0.2/31"]));
     assert!(!world.addresses.is_stale(&first), "nothing of it is wrong");
     let second = world.request(request("b", "2")).await;
     assert_eq!(nets(&second.context.ip.src_addrs), ["10.0.0.3/32"]);
@@ -255,16 +311,28 @@ async fn a_further_prefix_shows_in_every_answer() {
     assert_eq!(nets(&refreshed.context.ip.src_addrs), ["10.0.0.1/32"]);
     let mut shown = routes(&refreshed.context.ip.src_routes);
     shown.sort();
-    assert_eq!(shown, { let mut expected = expected.map(str::to_owned); expected.sort(); expected });
+    assert_eq!(shown, {
+        let mut expected = expected.map(str::to_owned);
+        expected.sort();
+        expected
+    });
 }
 
 #[tokio::test]
 async fn a_failed_first_request_leaves_nothing_and_a_failed_refresh_everything() {
-    let faults: [(usize, fn(Kind) -> Fault); 2] = [(1, Fault::request), (0, Fault::answer_lost)];
-    for (position, fault) in faults {
-        let fault = |at| Some((position, fault(Kind::Unavailable).at(at)));
+    for (position, lost) in [(1, false), (0, true)] {
+        let make = if lost {
+            Fault::answer_lost
+        } else {
+            Fault::request
+        };
+        let fault = |at| Some((position, make(Kind::Unavailable).at(at)));
         let world = world_with(&["10.0.0.0/24"], AddressOptions::default(), fault(1));
-        world.endpoint.request(request("nsc", "1"), soon()).await.unwrap_err();
+        world
+            .endpoint
+            .request(request("nsc", "1"), soon())
+            .await
+            .unwrap_err();
         assert!(world.leases.all().is_empty());
         let world = world_with(&["10.0.0.0/24"], AddressOptions::default(), fault(2));
         let answer = world.request(request("nsc", "1")).await;
@@ -275,13 +343,34 @@ async fn a_failed_first_request_leaves_nothing_and_a_failed_refresh_everything()
 
 #[tokio::test]
 async fn all_may_be_done_twice() {
-
     let build = async || {
-
         let world = world(&["10.0.0.0/24"]);
         (Chain::default().then(world.addresses), world.leases)
     };
     let look = async |leases: &Leases| leases.all().len();
     testing::may_be_done_twice(&request("nsc", "1"), build, look).await;
+}
 
+#[tokio::test]
+async fn a_change_of_prefix_asks_the_affected_clients_for_a_refresh() {
+    let world = world(&["12.0.0.0/24"]);
+    let last = world.request(request("nsc", "1")).await;
+    let mut events = world.endpoint.monitor(Selector::default());
+    events.next().await.unwrap();
+    let asked = async {
+        world
+            .prefixes
+            .send_replace(grants(&["12.0.0.0/24", "12.0.1.0/24"]));
+        tokio::task::yield_now().await;
+        world.prefixes.send_replace(grants(&["11.0.0.0/24"]));
+        events.next().await.unwrap()
+    };
+    let event = tokio::select! {
+        biased;
+        () = world.addresses.follow(&world.endpoint) => unreachable!("the prefixes may change"),
+        event = asked => event,
+    };
+    assert_eq!(event.connections[0].state, State::RefreshRequested);
+    let ip = world.request(last).await.context.ip;
+    assert_eq!(nets(&ip.src_addrs), ["11.0.0.1/32"]);
 }

@@ -9,7 +9,10 @@ fn prefix(text: &str) -> Prefix {
 }
 
 fn grants(prefixes: &[&str]) -> Arc<[Grant]> {
-    prefixes.iter().map(|text| Grant::from(prefix(text))).collect()
+    prefixes
+        .iter()
+        .map(|text| Grant::from(prefix(text)))
+        .collect()
 }
 
 fn id(text: &str) -> ConnectionId {
@@ -51,15 +54,25 @@ async fn a_connection_keeps_its_address_over_refresh_and_restart() {
         let leases = leases(&store);
         for (i, id) in ids.iter().enumerate() {
             for _ in 0..3 {
-                assert_eq!(address(&leases, &ask(id), &grants).await, format!("10.0.0.{}", i + 1));
+                assert_eq!(
+                    address(&leases, &ask(id), &grants).await,
+                    format!("10.0.0.{}", i + 1)
+                );
             }
         }
     }
     let leases = leases(&store);
     let new = id("new");
-    assert_eq!(address(&leases, &ask(&new), &grants).await, "10.0.0.4", "before any came back");
+    assert_eq!(
+        address(&leases, &ask(&new), &grants).await,
+        "10.0.0.4",
+        "before any came back"
+    );
     for i in [2, 0, 1] {
-        assert_eq!(address(&leases, &ask(&ids[i]), &grants).await, format!("10.0.0.{}", i + 1));
+        assert_eq!(
+            address(&leases, &ask(&ids[i]), &grants).await,
+            format!("10.0.0.{}", i + 1)
+        );
     }
     assert!(leases.absent().is_empty());
 }
@@ -82,12 +95,28 @@ async fn a_client_that_heals_with_a_new_id_takes_its_address_along() {
     let store = Store::in_memory().unwrap();
     let (leases, grants) = (leases(&store), grants(&["10.0.0.0/24"]));
     let (old, new, other) = (id("old"), id("new"), id("other"));
-    let of = |connection, name, id| Ask { client: Some(client(name, id)), ..ask(connection) };
-    assert_eq!(address(&leases, &of(&old, "nsc", "nsc-0"), &grants).await, "10.0.0.1");
-    assert_eq!(address(&leases, &of(&other, "nsc", "nsc-1"), &grants).await, "10.0.0.2");
-    assert_eq!(address(&leases, &of(&new, "nsc", "nsc-0"), &grants).await, "10.0.0.1");
+    let of = |connection, name, id| Ask {
+        client: Some(client(name, id)),
+        ..ask(connection)
+    };
+    assert_eq!(
+        address(&leases, &of(&old, "nsc", "nsc-0"), &grants).await,
+        "10.0.0.1"
+    );
+    assert_eq!(
+        address(&leases, &of(&other, "nsc", "nsc-1"), &grants).await,
+        "10.0.0.2"
+    );
+    assert_eq!(
+        address(&leases, &of(&new, "nsc", "nsc-0"), &grants).await,
+        "10.0.0.1"
+    );
     leases.release(&old).await.unwrap();
-    assert_eq!(leases.all()[0].1.connection, new, "the old Close does not free it");
+    assert_eq!(
+        leases.all()[0].1.connection,
+        new,
+        "the old Close does not free it"
+    );
     let third = id("third");
     assert_eq!(address(&leases, &ask(&third), &grants).await, "10.0.0.3");
 }
@@ -96,7 +125,10 @@ async fn a_client_that_heals_with_a_new_id_takes_its_address_along() {
 async fn a_client_that_closed_gets_its_address_again_unless_it_is_taken() {
     let store = Store::in_memory().unwrap();
     let grants = grants(&["10.0.0.0/24"]);
-    let of = |connection, name| Ask { client: Some(client(name, "0")), ..ask(connection) };
+    let of = |connection, name| Ask {
+        client: Some(client(name, "0")),
+        ..ask(connection)
+    };
     let [a, b, a2, b2, c] = ["a", "b", "a2", "b2", "c"].map(id);
     let first = leases(&store);
     assert_eq!(address(&first, &of(&a, "a"), &grants).await, "10.0.0.1");
@@ -105,7 +137,11 @@ async fn a_client_that_closed_gets_its_address_again_unless_it_is_taken() {
     first.release(&b).await.unwrap();
     first.release(&b).await.unwrap();
     let second = leases(&store);
-    assert_eq!(address(&second, &of(&b2, "b"), &grants).await, "10.0.0.2", "after a restart too");
+    assert_eq!(
+        address(&second, &of(&b2, "b"), &grants).await,
+        "10.0.0.2",
+        "after a restart too"
+    );
     assert_eq!(address(&second, &of(&c, "c"), &grants).await, "10.0.0.1");
     assert_eq!(address(&second, &of(&a2, "a"), &grants).await, "10.0.0.3");
 }
@@ -118,32 +154,63 @@ async fn a_claimed_address_is_given_only_if_it_is_free() {
     let seven = ["10.0.0.7".parse().unwrap()];
     let own = ["10.0.0.0".parse().unwrap()];
     let foreign = ["192.0.2.1".parse().unwrap()];
-    let claims = |connection, claimed| Ask { claimed, ..ask(connection) };
-    assert_eq!(address(&leases, &claims(&a, &seven), &grants).await, "10.0.0.7");
-    assert_eq!(address(&leases, &claims(&b, &seven), &grants).await, "10.0.0.1");
-    assert_eq!(address(&leases, &claims(&c, &own), &grants).await, "10.0.0.2");
-    assert_eq!(address(&leases, &claims(&d, &foreign), &grants).await, "10.0.0.3");
+    let claims = |connection, claimed| Ask {
+        claimed,
+        ..ask(connection)
+    };
+    assert_eq!(
+        address(&leases, &claims(&a, &seven), &grants).await,
+        "10.0.0.7"
+    );
+    assert_eq!(
+        address(&leases, &claims(&b, &seven), &grants).await,
+        "10.0.0.1"
+    );
+    assert_eq!(
+        address(&leases, &claims(&c, &own), &grants).await,
+        "10.0.0.2"
+    );
+    assert_eq!(
+        address(&leases, &claims(&d, &foreign), &grants).await,
+        "10.0.0.3"
+    );
 }
 
 #[tokio::test]
 async fn an_excluded_address_is_never_given_and_replaced_once_it_becomes_excluded() {
     let store = Store::in_memory().unwrap();
     let (leases, grants, a) = (leases(&store), grants(&["10.0.0.0/30"]), id("a"));
-    let excluding = |excluded| Ask { excluded, ..ask(&a) };
+    let excluding = |excluded| Ask {
+        excluded,
+        ..ask(&a)
+    };
     assert_eq!(address(&leases, &excluding(&[]), &grants).await, "10.0.0.1");
     let first = [prefix("10.0.0.0/31")];
-    assert_eq!(address(&leases, &excluding(&first), &grants).await, "10.0.0.2");
+    assert_eq!(
+        address(&leases, &excluding(&first), &grants).await,
+        "10.0.0.2"
+    );
     assert_eq!(leases.all().len(), 1, "the former one is given back");
     let all = [prefix("10.0.0.0/8")];
     let error = leases.lease(&excluding(&all), &grants).await.unwrap_err();
-    assert!(matches!(error, Error::Lease(LeaseError::Excluded { .. })), "{error}");
-    assert_eq!(address(&leases, &excluding(&first), &grants).await, "10.0.0.2", "it kept it");
+    assert!(
+        matches!(error, Error::Lease(LeaseError::Excluded { .. })),
+        "{error}"
+    );
+    assert_eq!(
+        address(&leases, &excluding(&first), &grants).await,
+        "10.0.0.2",
+        "it kept it"
+    );
 }
 
 #[tokio::test]
 async fn without_a_prefix_there_is_the_error_that_nsm_knows() {
     let store = Store::in_memory().unwrap();
-    let error = leases(&store).lease(&ask(&id("a")), &grants(&[])).await.unwrap_err();
+    let error = leases(&store)
+        .lease(&ask(&id("a")), &grants(&[]))
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "prefix pool is initializing");
 }
 
@@ -151,8 +218,14 @@ async fn without_a_prefix_there_is_the_error_that_nsm_knows() {
 async fn a_connection_of_another_prefix_is_renumbered_and_gives_the_old_address_back() {
     let store = Store::in_memory().unwrap();
     let (leases, a) = (leases(&store), id("a"));
-    assert_eq!(address(&leases, &ask(&a), &grants(&["12.0.0.0/24"])).await, "12.0.0.1");
-    assert_eq!(address(&leases, &ask(&a), &grants(&["11.0.0.0/24"])).await, "11.0.0.1");
+    assert_eq!(
+        address(&leases, &ask(&a), &grants(&["12.0.0.0/24"])).await,
+        "12.0.0.1"
+    );
+    assert_eq!(
+        address(&leases, &ask(&a), &grants(&["11.0.0.0/24"])).await,
+        "11.0.0.1"
+    );
     assert_eq!(leases.all().len(), 1);
 }
 
@@ -161,13 +234,26 @@ async fn dual_stack_gives_both_or_none() {
     let store = Store::in_memory().unwrap();
     let (leases, grants) = (leases(&store), grants(&["10.0.0.0/24", "2001:db8::/127"]));
     let (a, b) = (id("a"), id("b"));
-    let leased = leases.lease(&ask(&a), &grants).await.unwrap();
-    assert_eq!(leased.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.1", "2001:db8::1"]);
+    let answer = leases.lease(&ask(&a), &grants).await.unwrap();
+    assert_eq!(
+        answer
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["10.0.0.1", "2001:db8::1"]
+    );
     let error = leases.lease(&ask(&b), &grants).await.unwrap_err();
-    assert!(matches!(error, Error::Lease(LeaseError::Full { family: IpFamily::V6, .. })));
+    assert!(matches!(
+        error,
+        Error::Lease(LeaseError::Full {
+            family: IpFamily::V6,
+            ..
+        })
+    ));
     assert_eq!(leases.all().len(), 2);
     leases.release(&a).await.unwrap();
-    assert_eq!(leases.lease(&ask(&b), &grants).await.unwrap(), leased);
+    assert_eq!(leases.lease(&ask(&b), &grants).await.unwrap(), answer);
 }
 
 #[tokio::test]
@@ -175,19 +261,44 @@ async fn extra_prefixes_come_out_of_the_own_prefix_and_go_back_with_close() {
     let store = Store::in_memory().unwrap();
     let (leases, grants, a) = (leases(&store), grants(&["10.0.0.0/24"]), id("a"));
     let wish = |required, requested, prefix_length| {
-        [ExtraPrefixRequest { family: IpFamily::V4, prefix_length, required, requested }]
+        [ExtraPrefixRequest {
+            family: IpFamily::V4,
+            prefix_length,
+            required,
+            requested,
+        }]
     };
     let extra = wish(1, 2, 28);
-    let asking = Ask { extra: &extra, ..ask(&a) };
+    let asking = Ask {
+        extra: &extra,
+        ..ask(&a)
+    };
     for _ in 0..2 {
-        let leased = leases.lease(&asking, &grants).await.unwrap();
-        assert_eq!(leased.extra, ["10.0.0.16/28", "10.0.0.32/28"].map(prefix));
+        let answer = leases.lease(&asking, &grants).await.unwrap();
+        assert_eq!(answer.extra, ["10.0.0.16/28", "10.0.0.32/28"].map(prefix));
     }
     let few = leases.lease(&ask(&a), &grants).await.unwrap();
     assert!(few.extra.is_empty(), "no longer asked for");
-    for (bad, full) in [(wish(17, 17, 28), false), (wish(1, 1, 24), false), (wish(16, 16, 28), true)] {
-        let error = leases.lease(&Ask { extra: &bad, ..ask(&a) }, &grants).await.unwrap_err();
-        assert_eq!(matches!(error, Error::Lease(LeaseError::Full { .. })), full, "{error}");
+    for (bad, full) in [
+        (wish(17, 17, 28), false),
+        (wish(1, 1, 24), false),
+        (wish(16, 16, 28), true),
+    ] {
+        let error = leases
+            .lease(
+                &Ask {
+                    extra: &bad,
+                    ..ask(&a)
+                },
+                &grants,
+            )
+            .await
+            .unwrap_err();
+        assert_eq!(
+            matches!(error, Error::Lease(LeaseError::Full { .. })),
+            full,
+            "{error}"
+        );
         assert_eq!(leases.all().len(), 1);
     }
     leases.release(&a).await.unwrap();
@@ -208,8 +319,15 @@ async fn leases_of_an_earlier_run_wait_for_their_connections_but_not_for_ever() 
     let (a, b) = (id("a"), id("b"));
     address(&leases(&store), &ask(&a), &grants).await;
     let (clock, time) = clock();
-    let leases = Leases::open(&store, LeaseOptions { clock, ..LeaseOptions::default() }).unwrap();
-    assert_eq!(leases.absent(), [a.clone()]);
+    let leases = Leases::open(
+        &store,
+        LeaseOptions {
+            clock,
+            ..LeaseOptions::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(leases.absent(), std::slice::from_ref(&a));
     assert!(leases.lease(&ask(&b), &grants).await.is_err());
     *time.lock().unwrap() += Duration::from_secs(600);
     assert_eq!(address(&leases, &ask(&b), &grants).await, "10.0.0.1");
@@ -219,12 +337,21 @@ async fn leases_of_an_earlier_run_wait_for_their_connections_but_not_for_ever() 
 #[tokio::test]
 async fn the_history_is_bounded() {
     let store = Store::in_memory().unwrap();
-    let options = LeaseOptions { history: 10, ..LeaseOptions::default() };
-    let (leases, grants) = (Leases::open(&store, options).unwrap(), grants(&["10.0.0.0/24"]));
+    let options = LeaseOptions {
+        history: 10,
+        ..LeaseOptions::default()
+    };
+    let (leases, grants) = (
+        Leases::open(&store, options).unwrap(),
+        grants(&["10.0.0.0/24"]),
+    );
     for i in 0..50 {
         let id = id(&format!("id-{i}"));
         let client = Some(client(&format!("nsc-{i}"), "0"));
-        leases.lease(&Ask { client, ..ask(&id) }, &grants).await.unwrap();
+        leases
+            .lease(&Ask { client, ..ask(&id) }, &grants)
+            .await
+            .unwrap();
         leases.release(&id).await.unwrap();
     }
     assert_eq!(store.table::<Former>(HISTORY).all().unwrap().len(), 10);
@@ -235,9 +362,15 @@ async fn two_scopes_of_one_store_do_not_see_each_other() {
     let store = Store::in_memory().unwrap();
     let grants = grants(&["10.0.0.0/24"]);
     for scope in ["one", "two"] {
-        let options = LeaseOptions { scope: scope.into(), ..LeaseOptions::default() };
+        let options = LeaseOptions {
+            scope: scope.into(),
+            ..LeaseOptions::default()
+        };
         let leases = Leases::open(&store, options).unwrap();
-        assert_eq!(address(&leases, &ask(&id(scope)), &grants).await, "10.0.0.1");
+        assert_eq!(
+            address(&leases, &ask(&id(scope)), &grants).await,
+            "10.0.0.1"
+        );
         assert_eq!(leases.all().len(), 1);
     }
     assert_eq!(crate::inspect::report(&store).unwrap().leases.len(), 2);
@@ -281,32 +414,50 @@ async fn nothing_is_leased_twice_or_lost_whatever_happens() {
                     extra: &[],
                 };
                 if let Ok(leased) = book.lease(&ask, &now).await {
-                    assert!(leased.addresses.iter().all(|address| {
-                        now.iter().any(|grant| {
-                            grant.prefix.contains(*address) && grant.prefix.network() != *address
-                        })
-                    }), "step {step}");
-                    assert!(!leased.addresses.iter().any(|address| {
-                        ask.excluded.iter().any(|excluded| excluded.contains(*address))
-                    }), "step {step}");
+                    assert!(
+                        leased.addresses.iter().all(|address| {
+                            now.iter().any(|grant| {
+                                grant.prefix.contains(*address)
+                                    && grant.prefix.network() != *address
+                            })
+                        }),
+                        "step {step}"
+                    );
+                    assert!(
+                        !leased.addresses.iter().any(|address| {
+                            ask.excluded
+                                .iter()
+                                .any(|excluded| excluded.contains(*address))
+                        }),
+                        "step {step}"
+                    );
                     told.insert(connection, leased.addresses);
                 }
             }
         }
         let held = book.all();
         // A heal takes an address along, so the book says who has it now.
-        told.retain(|connection, _| held.iter().any(|(_, lease)| lease.connection == *connection));
+        told.retain(|connection, _| {
+            held.iter()
+                .any(|(_, lease)| lease.connection == *connection)
+        });
         for (connection, addresses) in &told {
             for address in addresses {
                 let of = held.iter().find(|(prefix, _)| prefix.network() == *address);
-                assert!(of.is_some_and(|(_, lease)| lease.connection == *connection), "step {step}");
+                assert!(
+                    of.is_some_and(|(_, lease)| lease.connection == *connection),
+                    "step {step}"
+                );
             }
         }
         if step % 50 == 0 {
             let mut disk = store.table::<Lease>(LEASES).all().unwrap();
             disk.sort_by_key(|(key, _)| key[1..].parse::<Prefix>().unwrap());
             let disk: Vec<_> = disk.into_iter().map(|(_, lease)| lease).collect();
-            assert_eq!(disk, held.into_iter().map(|(_, lease)| lease).collect::<Vec<_>>());
+            assert_eq!(
+                disk,
+                held.into_iter().map(|(_, lease)| lease).collect::<Vec<_>>()
+            );
         }
     }
 }

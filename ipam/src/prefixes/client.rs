@@ -153,7 +153,8 @@ impl Prefixes {
         options: PrefixOptions,
         store: &Store,
     ) -> Result<(Self, PrefixClient), PrefixError> {
-        let owner_fits = !options.owner.is_empty() && options.owner.bytes().all(|b| b.is_ascii_graphic());
+        let owner_fits =
+            !options.owner.is_empty() && options.owner.bytes().all(|b| b.is_ascii_graphic());
         if !owner_fits {
             let expected = "a name of printable ASCII characters without spaces";
             return Err(Invalid::new("owner", &options.owner, expected).into());
@@ -170,12 +171,20 @@ impl Prefixes {
         let (refusals, refused) = watch::channel(Refusal::default());
         let end = CancellationToken::new();
         let now = (options.clock)();
-        let links = options.servers.iter().zip(&stored).map(|(server, stored)| LinkStatus {
-            server: server.name.clone(),
-            connected: false,
-            last_error: None,
-            prefixes: stored.iter().filter(|prefix| prefix.valid_until > Some(now)).cloned().collect(),
-        });
+        let links = options
+            .servers
+            .iter()
+            .zip(&stored)
+            .map(|(server, stored)| LinkStatus {
+                server: server.name.clone(),
+                connected: false,
+                last_error: None,
+                prefixes: stored
+                    .iter()
+                    .filter(|prefix| prefix.valid_until > Some(now))
+                    .cloned()
+                    .collect(),
+            });
         let shared = Arc::new(Shared {
             links: Mutex::new(links.collect()),
             options,
@@ -240,8 +249,14 @@ impl Shared {
     /// Prefixes of other servers, which a grant must not overlap.
     pub(super) fn others(&self, index: usize) -> Vec<Prefix> {
         let links = self.lock();
-        let others = links.iter().enumerate().filter(|(other, _)| *other != index);
-        others.flat_map(|(_, link)| &link.prefixes).map(|stored| stored.grant.prefix).collect()
+        let others = links
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        others
+            .flat_map(|(_, link)| &link.prefixes)
+            .map(|stored| stored.grant.prefix)
+            .collect()
     }
 
     pub(super) fn refuse(&self, family: IpFamily, reason: String) {
@@ -251,12 +266,18 @@ impl Shared {
     fn publish(&self) {
         let links = self.lock();
         let ready = links.iter().all(|link| !link.prefixes.is_empty());
-        let all = links.iter().flat_map(|link| &link.prefixes).filter(|_| ready);
+        let all = links
+            .iter()
+            .flat_map(|link| &link.prefixes)
+            .filter(|_| ready);
         let now: Arc<[Grant]> = all.map(|stored| stored.grant.clone()).collect();
         self.grants.send_if_modified(|grants| {
             let modified = **grants != *now;
             if modified {
-                self.options.metrics.prefixes.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
+                self.options
+                    .metrics
+                    .prefixes
+                    .set(i64::try_from(now.len()).unwrap_or(i64::MAX));
                 *grants = now;
             }
             modified
@@ -270,7 +291,9 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("links", &self.lock()).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("links", &self.lock())
+            .finish_non_exhaustive()
     }
 }
 

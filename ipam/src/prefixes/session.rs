@@ -84,18 +84,25 @@ impl Link {
     pub(super) async fn run(mut self) {
         let end = self.shared.end.clone();
         while !end.is_cancelled() {
-            let Err(ended) = self.session().await else { break };
+            let Err(ended) = self.session().await else {
+                break;
+            };
             self.failures = self.failures.saturating_add(1);
             self.shared.options.metrics.stream_failures.inc();
             let server = &self.server().name;
-            warn!(server, error = &ended as &dyn std::error::Error, "no stream to the prefix server");
+            warn!(
+                server,
+                error = &ended as &dyn std::error::Error,
+                "no stream to the prefix server"
+            );
             self.shared.update(self.index, |link| {
                 link.connected = false;
                 link.last_error = Some(ended.to_string());
             });
             end.run_until_cancelled(sleep(self.pause())).await;
         }
-        self.shared.update(self.index, |link| link.connected = false);
+        self.shared
+            .update(self.index, |link| link.connected = false);
     }
 
     fn server(&self) -> &PrefixServer {
@@ -105,8 +112,13 @@ impl Link {
     /// Doubles from failure to failure; half of it is random.
     fn pause(&self) -> Duration {
         let options = &self.shared.options;
-        let factor = 1u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let most = options.back_off.saturating_mul(factor).min(options.back_off_max);
+        let factor = 1u32
+            .checked_shl(self.failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
+        let most = options
+            .back_off
+            .saturating_mul(factor)
+            .min(options.back_off_max);
         most.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
@@ -125,13 +137,12 @@ impl Link {
         session.next();
         let mut answers = session.open(stream).await?;
         let end = session.link.shared.end.clone();
-        match end.run_until_cancelled(session.serve(&mut answers)).await {
-            Some(ended) => Err(ended),
-            None => {
-                session.farewell(&mut answers).await;
-                Ok(())
-            }
+        let broken = end.run_until_cancelled(session.serve(&mut answers)).await;
+        if let Some(ended) = broken {
+            return Err(ended);
         }
+        session.farewell(&mut answers).await;
+        Ok(())
     }
 }
 
@@ -164,7 +175,9 @@ impl Session<'_> {
         let lease = opened.metadata().get(LEASE_HEADER);
         let millis = lease.and_then(|value| value.to_str().ok()?.parse().ok());
         self.lease = millis.map(Duration::from_millis);
-        self.link.shared.update(self.link.index, |link| link.connected = true);
+        self.link
+            .shared
+            .update(self.link.index, |link| link.connected = true);
         Ok(opened.into_inner())
     }
 
@@ -202,14 +215,16 @@ impl Session<'_> {
     /// Without a lease nothing is renewed: to a Go server, asking again for a
     /// prefix means to ask for another one.
     fn next_renewal(&self) -> Option<Instant> {
-        self.lease.map(|lease| Instant::now() + (lease / 3).max(Duration::from_millis(10)))
+        self.lease
+            .map(|lease| Instant::now() + (lease / 3).max(Duration::from_millis(10)))
     }
 
     fn ask_for_all(&mut self) {
         if !self.waiting.is_empty() {
             return;
         }
-        self.waiting.extend((0..self.link.prefixes.len()).map(Ask::Again));
+        self.waiting
+            .extend((0..self.link.prefixes.len()).map(Ask::Again));
         if self.waiting.is_empty() {
             self.waiting.push_back(Ask::New);
         }
@@ -217,15 +232,26 @@ impl Session<'_> {
 
     fn further(&mut self, further: &Further) {
         let link = &self.link;
-        let serves = link.prefixes.iter().any(|stored| stored.grant.prefix.family() == further.family);
+        let serves = link
+            .prefixes
+            .iter()
+            .any(|stored| stored.grant.prefix.family() == further.family);
         if !serves || !Arc::ptr_eq(&further.seen, &link.shared.grants()) {
             return;
         }
-        let refused = link.refused_until.is_some_and(|until| Instant::now() < until);
+        let refused = link
+            .refused_until
+            .is_some_and(|until| Instant::now() < until);
         if refused || link.prefixes.len() >= link.shared.options.most {
-            let reason = if refused { "it had none a moment ago" } else { "the limit is reached" };
+            let reason = if refused {
+                "it had none a moment ago"
+            } else {
+                "the limit is reached"
+            };
             link.shared.refuse(further.family, reason.to_owned());
-        } else if !self.waiting.contains(&Ask::New) && self.current.is_none_or(|(ask, _)| ask != Ask::New) {
+        } else if !self.waiting.contains(&Ask::New)
+            && self.current.is_none_or(|(ask, _)| ask != Ask::New)
+        {
             self.waiting.push_back(Ask::New);
         }
     }
@@ -235,7 +261,9 @@ impl Session<'_> {
         if self.current.is_some() {
             return;
         }
-        let Some(ask) = self.waiting.pop_front() else { return };
+        let Some(ask) = self.waiting.pop_front() else {
+            return;
+        };
         let prefix = match ask {
             Ask::Again(position) => self.link.prefixes[position].grant.prefix.to_string(),
             Ask::New => String::new(),
@@ -290,7 +318,10 @@ impl Session<'_> {
         }
         // Known after a crash before anybody uses it.
         let scope = &link.shared.options.scope;
-        link.shared.store.put(&key(scope, link.index), &prefixes).await?;
+        link.shared
+            .store
+            .put(&key(scope, link.index), &prefixes)
+            .await?;
         link.prefixes = prefixes;
         link.failures = 0;
         self.publish();
@@ -307,7 +338,9 @@ impl Session<'_> {
             let known = std::mem::take(&mut status.prefixes);
             let used = |stored: &StoredPrefix| {
                 stored.valid_until > Some(now)
-                    || known.iter().any(|known| known.grant.prefix == stored.grant.prefix)
+                    || known
+                        .iter()
+                        .any(|known| known.grant.prefix == stored.grant.prefix)
             };
             let ours = link.prefixes.iter().enumerate();
             let ours = ours.filter(|(position, stored)| !asking(position) || used(stored));
@@ -319,7 +352,11 @@ impl Session<'_> {
     fn stored(&self, answer: &PrefixResponse) -> Result<StoredPrefix, Invalid> {
         let prefix: Prefix = answer.prefix.parse()?;
         if prefix.length() == 0 || prefix.length() == prefix.width() {
-            return Err(Invalid::new("prefix", prefix, "a prefix with room for a client"));
+            return Err(Invalid::new(
+                "prefix",
+                prefix,
+                "a prefix with room for a client",
+            ));
         }
         let mut excluded = Vec::new();
         for text in &answer.exclude_prefixes {
@@ -378,8 +415,16 @@ impl Session<'_> {
             }
             // Asked for again by the next run, but not used unasked.
             let scope = &link.shared.options.scope;
-            if let Err(error) = link.shared.store.put(&key(scope, link.index), &link.prefixes).await {
-                warn!(error = &error as &dyn std::error::Error, "released prefixes cannot be written down");
+            if let Err(error) = link
+                .shared
+                .store
+                .put(&key(scope, link.index), &link.prefixes)
+                .await
+            {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "released prefixes cannot be written down"
+                );
             }
         }
         drop(requests);

@@ -39,8 +39,11 @@ impl Allocator for Server {
             };
             server.grant(&ask).await
         });
-        let granted = granting.await.map_err(|_| Status::internal("granting was aborted"))?;
-        self.subnet(identifier, &granted.map_err(|refused| status(&refused))?)
+        let granted = granting
+            .await
+            .map_err(|_| Status::internal("granting was aborted"))?;
+        let granted = granted.map_err(|refused| status(&refused))?;
+        Ok(self.subnet(identifier, &granted))
     }
 
     async fn free_subnet(&self, request: Request<Subnet>) -> Result<Response<Empty>, Status> {
@@ -50,7 +53,9 @@ impl Allocator for Server {
         let change = self.grants().delete(prefix, Some(&owner), None);
         let server = self.clone();
         let freeing = tokio::spawn(async move { server.commit(change).await });
-        freeing.await.map_err(|_| Status::internal("freeing was aborted"))?;
+        freeing
+            .await
+            .map_err(|_| Status::internal("freeing was aborted"))?;
         Ok(Response::new(Empty {}))
     }
 
@@ -62,11 +67,15 @@ impl Allocator for Server {
         let (identifier, owner) = owner(request.identifier)?;
         let prefix = prefix(request.prefix)?;
         self.sweep().await;
-        let renewed = self.grants().renew(prefix, &owner, self.subnet_lease(), self.now());
+        let renewed = self
+            .grants()
+            .renew(prefix, &owner, self.subnet_lease(), self.now());
         let granted = renewed.map_err(|error| status(&error.into()))?;
-        self.put(&granted).await.map_err(|refused| status(&refused))?;
+        self.put(&granted)
+            .await
+            .map_err(|refused| status(&refused))?;
         self.inner.options.metrics.renewals.inc();
-        self.subnet(identifier, &granted)
+        Ok(self.subnet(identifier, &granted))
     }
 }
 
@@ -75,21 +84,22 @@ impl Server {
         Duration::from_secs(3600 * u64::from(self.inner.options.subnet_lease_hours))
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
-    fn subnet(&self, identifier: Identifier, granted: &Granted) -> Result<Response<Subnet>, Status> {
+    fn subnet(&self, identifier: Identifier, granted: &Granted) -> Response<Subnet> {
         let family = match granted.prefix.family() {
             IpFamily::V4 => Family::Ipv4,
             IpFamily::V6 => Family::Ipv6,
         };
         let prefix = IpPrefix {
-            addr_family: Some(WireFamily { family: family.into() }),
+            addr_family: Some(WireFamily {
+                family: family.into(),
+            }),
             subnet: granted.prefix.to_string(),
         };
-        Ok(Response::new(Subnet {
+        Response::new(Subnet {
             identifier: Some(identifier),
             prefix: Some(prefix),
             lease_timeout: i32::from(self.inner.options.subnet_lease_hours),
-        }))
+        })
     }
 }
 
@@ -103,14 +113,23 @@ fn owner(identifier: Option<Identifier>) -> Result<(Identifier, String), Status>
     let parts = [
         ("identifier.fqdn", &identifier.fqdn),
         ("identifier.name", &identifier.name),
-        ("identifier.connectivity_domain", &identifier.connectivity_domain),
+        (
+            "identifier.connectivity_domain",
+            &identifier.connectivity_domain,
+        ),
     ];
     for (field, value) in parts {
         if value.is_empty() || value.len() > PART_MAX || value.contains(char::is_control) {
-            return Err(invalid(field, value, "a text of 1 to 512 bytes without control characters"));
+            return Err(invalid(
+                field,
+                value,
+                "a text of 1 to 512 bytes without control characters",
+            ));
         }
     }
-    let owner = parts.map(|(_, value)| value.as_str()).join(&SEPARATOR.to_string());
+    let owner = parts
+        .map(|(_, value)| value.as_str())
+        .join(&SEPARATOR.to_string());
     Ok((identifier, owner))
 }
 
@@ -128,7 +147,11 @@ fn length(length: u32, family: IpFamily) -> Result<Option<u8>, Status> {
     match u8::try_from(length) {
         Ok(0) => Ok(None),
         Ok(length) if (2..=family.width()).contains(&length) => Ok(Some(length)),
-        _ => Err(invalid("prefix_len", length, "2 to 32 (IPv4) or 128 (IPv6), or 0 for the usual")),
+        _ => Err(invalid(
+            "prefix_len",
+            length,
+            "2 to 32 (IPv4) or 128 (IPv6), or 0 for the usual",
+        )),
     }
 }
 
@@ -136,7 +159,11 @@ fn prefix(prefix: Option<IpPrefix>) -> Result<Prefix, Status> {
     let prefix = prefix.unwrap_or_default();
     let parsed = parse("prefix.subnet", &prefix.subnet)?;
     if family(prefix.addr_family.as_ref())? != parsed.family() {
-        return Err(invalid("prefix.addr_family", prefix.subnet, "the family of prefix.subnet"));
+        return Err(invalid(
+            "prefix.addr_family",
+            prefix.subnet,
+            "the family of prefix.subnet",
+        ));
     }
     Ok(parsed)
 }

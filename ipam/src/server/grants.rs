@@ -23,7 +23,11 @@ impl Network {
     /// network's or leaves no room for a client.
     pub fn new(prefix: Prefix, client_length: u8) -> Result<Self, Invalid> {
         if prefix.length() == 0 {
-            return Err(Invalid::new("network", prefix, "a prefix of length 1 or more"));
+            return Err(Invalid::new(
+                "network",
+                prefix,
+                "a prefix of length 1 or more",
+            ));
         }
         if !(prefix.length()..prefix.width()).contains(&client_length) {
             return Err(Invalid::new(
@@ -161,12 +165,18 @@ impl Grants {
         }
         if let Some((one, other)) = carrick_types::overlaps(&prefixes) {
             let value = format!("{one},{other}");
-            return Err(Invalid::new("networks", value, "networks that do not overlap"));
+            return Err(Invalid::new(
+                "networks",
+                value,
+                "networks that do not overlap",
+            ));
         }
         let mut pools = Vec::new();
         for network in networks {
             let mut pool = PrefixPool::new(network.prefix)?;
-            excluded.iter().for_each(|excluded| pool.exclude(*excluded));
+            for excluded in excluded {
+                pool.exclude(*excluded);
+            }
             pools.push((pool, network.client_length));
         }
         let mut grants = Self {
@@ -184,7 +194,9 @@ impl Grants {
     }
 
     fn load(&mut self, prefix: Prefix, mut record: GrantRecord, now: SystemTime) {
-        let reserved = self.pool_of(prefix).is_some_and(|pool| pool.reserve(prefix).is_ok());
+        let reserved = self
+            .pool_of(prefix)
+            .is_some_and(|pool| pool.reserve(prefix).is_ok());
         if reserved {
             record.expires = record.expires.max(now + self.options.restart_grace);
         } else {
@@ -230,12 +242,22 @@ impl Grants {
 
     /// A prefix that the caller has, or had until its stream broke.
     fn granted_before(&self, ask: &GrantAsk<'_>) -> Result<Option<Prefix>, GrantError> {
-        if let Some((asked, entry)) = ask.asked.and_then(|asked| Some((asked, self.entries.get(&asked)?))) {
-            let inside = self.networks.iter().any(|(pool, _)| pool.network().covers(asked));
+        if let Some((asked, entry)) = ask
+            .asked
+            .and_then(|asked| Some((asked, self.entries.get(&asked)?)))
+        {
+            let inside = self
+                .networks
+                .iter()
+                .any(|(pool, _)| pool.network().covers(asked));
             let own = entry.record.owner.as_deref() == ask.owner
                 && (ask.owner.is_some() || entry.stream.is_none() || entry.stream == ask.stream);
             if own && inside {
-                return if entry.releasing { Err(GrantError::Busy(asked)) } else { Ok(Some(asked)) };
+                return if entry.releasing {
+                    Err(GrantError::Busy(asked))
+                } else {
+                    Ok(Some(asked))
+                };
             }
         }
         let Some(owned) = ask.owner.and_then(|owner| self.by_owner.get(owner)) else {
@@ -244,12 +266,16 @@ impl Grants {
         let excluded = Excluded::new(ask.excluded.iter().copied());
         Ok(owned.iter().copied().find(|prefix| {
             let entry = &self.entries[prefix];
-            let network = self.networks.iter().find(|(pool, _)| pool.network().covers(*prefix));
+            let network = self
+                .networks
+                .iter()
+                .find(|(pool, _)| pool.network().covers(*prefix));
             entry.stream.is_none()
                 && !entry.releasing
                 && !excluded.overlaps(*prefix)
                 && ask.family.is_none_or(|family| family == prefix.family())
-                && network.is_some_and(|(_, length)| ask.length.unwrap_or(*length) == prefix.length())
+                && network
+                    .is_some_and(|(_, length)| ask.length.unwrap_or(*length) == prefix.length())
         }))
     }
 
@@ -296,12 +322,20 @@ impl Grants {
         let excluded = Excluded::new(ask.excluded.iter().copied());
         self.networks
             .iter_mut()
-            .filter(|(pool, _)| ask.family.is_none_or(|family| family == pool.network().family()))
+            .filter(|(pool, _)| {
+                ask.family
+                    .is_none_or(|family| family == pool.network().family())
+            })
             .find_map(|(pool, length)| {
-                pool.allocate_outside(ask.length.unwrap_or(*length), &excluded).ok()
+                pool.allocate_outside(ask.length.unwrap_or(*length), &excluded)
+                    .ok()
             })
             .ok_or_else(|| GrantError::Exhausted {
-                networks: self.networks.iter().map(|(pool, _)| pool.network()).collect(),
+                networks: self
+                    .networks
+                    .iter()
+                    .map(|(pool, _)| pool.network())
+                    .collect(),
                 length: ask.length,
             })
     }
@@ -318,7 +352,9 @@ impl Grants {
                 self.start_release(prefix, &mut change);
             } else if !self.entries[&prefix].releasing {
                 self.attach(prefix, None, now + term);
-                change.put.push((prefix, self.entries[&prefix].record.clone()));
+                change
+                    .put
+                    .push((prefix, self.entries[&prefix].record.clone()));
             }
         }
         change
@@ -410,12 +446,18 @@ impl Grants {
     }
 
     fn pool_of(&mut self, prefix: Prefix) -> Option<&mut PrefixPool> {
-        self.networks.iter_mut().map(|(pool, _)| pool).find(|pool| pool.network().covers(prefix))
+        self.networks
+            .iter_mut()
+            .map(|(pool, _)| pool)
+            .find(|pool| pool.network().covers(prefix))
     }
 
     fn enter(&mut self, prefix: Prefix, record: GrantRecord, stream: Option<StreamId>) {
         if let Some(owner) = &record.owner {
-            self.by_owner.entry(owner.clone()).or_default().insert(prefix);
+            self.by_owner
+                .entry(owner.clone())
+                .or_default()
+                .insert(prefix);
         }
         let expires = record.expires;
         let entry = Entry {
@@ -429,7 +471,10 @@ impl Grants {
 
     fn attach(&mut self, prefix: Prefix, stream: Option<StreamId>, expires: SystemTime) {
         self.set_stream(prefix, stream);
-        let entry = self.entries.get_mut(&prefix).expect("attached is what was entered");
+        let entry = self
+            .entries
+            .get_mut(&prefix)
+            .expect("attached is what was entered");
         self.ends.remove(&(entry.record.expires, prefix));
         entry.record.expires = expires;
         if stream.is_none() {
@@ -438,7 +483,10 @@ impl Grants {
     }
 
     fn set_stream(&mut self, prefix: Prefix, stream: Option<StreamId>) {
-        let entry = self.entries.get_mut(&prefix).expect("a stream holds what was entered");
+        let entry = self
+            .entries
+            .get_mut(&prefix)
+            .expect("a stream holds what was entered");
         let before = std::mem::replace(&mut entry.stream, stream);
         if let Some(held) = before.and_then(|before| self.by_stream.get_mut(&before)) {
             held.remove(&prefix);
@@ -449,7 +497,9 @@ impl Grants {
     }
 
     fn forget(&mut self, prefix: Prefix) {
-        let Some(entry) = self.entries.remove(&prefix) else { return };
+        let Some(entry) = self.entries.remove(&prefix) else {
+            return;
+        };
         self.ends.remove(&(entry.record.expires, prefix));
         if let Some(owner) = entry.record.owner
             && let Some(owned) = self.by_owner.get_mut(&owner)

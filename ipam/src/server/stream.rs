@@ -47,7 +47,9 @@ impl Ipam for Server {
         let mut response = Response::new(ReceiverStream::new(stream));
         if owner.is_some() {
             let lease = u64::try_from(self.inner.options.lease.as_millis()).unwrap_or(u64::MAX);
-            response.metadata_mut().insert(LEASE_HEADER, MetadataValue::from(lease));
+            response
+                .metadata_mut()
+                .insert(LEASE_HEADER, MetadataValue::from(lease));
         }
         Ok(response)
     }
@@ -86,12 +88,17 @@ impl Session {
         let metrics = &self.server.inner.options.metrics;
         metrics.streams.inc();
         let shutdown = self.server.inner.options.shutdown.clone();
-        if let Some(()) = shutdown.run_until_cancelled(self.serve(&mut requests)).await {
+        if let Some(()) = shutdown
+            .run_until_cancelled(self.serve(&mut requests))
+            .await
+        {
             let change = self.server.grants().detach(self.id, self.server.now());
             self.server.commit(change).await;
         } else {
             // The prefixes stay as they are on disk, for the next run.
-            let _ = self.answers.try_send(Err(Status::unavailable("the prefix server is shutting down")));
+            let _ = self.answers.try_send(Err(Status::unavailable(
+                "the prefix server is shutting down",
+            )));
         }
         metrics.streams.dec();
     }
@@ -145,7 +152,10 @@ impl Session {
             "" => None,
             asked => Some(parse("prefix", asked)?),
         };
-        let excluded = request.exclude_prefixes.iter().map(|prefix| parse("exclude_prefixes", prefix));
+        let excluded = request
+            .exclude_prefixes
+            .iter()
+            .map(|prefix| parse("exclude_prefixes", prefix));
         let ask = GrantAsk {
             stream: Some(self.id),
             owner: self.owner.as_deref(),
@@ -153,7 +163,11 @@ impl Session {
             excluded: &excluded.collect::<Result<Vec<_>, _>>()?,
             ..GrantAsk::default()
         };
-        let granted = self.server.grant(&ask).await.map_err(|refused| status(&refused))?;
+        let granted = self
+            .server
+            .grant(&ask)
+            .await
+            .map_err(|refused| status(&refused))?;
         Ok(PrefixResponse {
             prefix: granted.prefix.to_string(),
             exclude_prefixes: request.exclude_prefixes,
