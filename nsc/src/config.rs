@@ -12,28 +12,116 @@ use crate::service::Wanted;
 
 /// Every setting of a client. Names without `CARRICK_` are NSM's.
 pub const VARIABLES: &[Variable] = &[
-    Variable { name: "NSM_NAME", default: "nsc", meaning: "Name of the client; its connections are `<name>-0`, `<name>-1`, …, so it must be unique at the endpoint or manager." },
-    Variable { name: "NSM_CONNECT_TO", default: "unix:///var/lib/networkservicemesh/nsm.io.sock", meaning: "URL of the NSM manager or, stand-alone, of the node's endpoint." },
-    Variable { name: "NSM_NETWORK_SERVICES", default: "", meaning: "Services to request, with commas between them: `kernel://service[@domain]/interface?label=value&label=value`." },
-    Variable { name: "NSM_LABELS", default: "", meaning: "Labels of every connection, `key:value,key:value`." },
-    Variable { name: "NSM_MECHANISM", default: "kernel", meaning: "Mechanism of services that name none; only `kernel` is supported." },
-    Variable { name: "NSM_INSECURE", default: "false", meaning: "Whether plaintext over TCP is allowed; loudly logged." },
-    Variable { name: "NSM_DIAL_TIMEOUT", default: "5s", meaning: "Longest wait for a transport connection." },
-    Variable { name: "NSM_REQUEST_TIMEOUT", default: "15s", meaning: "Longest wait for the answer to one Request or Close." },
-    Variable { name: "NSM_MAX_TOKEN_LIFETIME", default: "10m", meaning: "Longest life of a path token; a client that vanishes is forgotten after it." },
-    Variable { name: "NSM_LIVENESS_CHECK_ENABLED", default: "true", meaning: "Whether the data path is probed by ICMP." },
-    Variable { name: "NSM_LIVENESS_CHECK_INTERVAL", default: "200ms", meaning: "Time between two probes." },
-    Variable { name: "NSM_LIVENESS_CHECK_TIMEOUT", default: "1s", meaning: "Longest wait for the answer to a probe." },
-    Variable { name: "NODE_NAME", default: "", meaning: "Name of the node, also label `nodeName`." },
-    Variable { name: "POD_NAME", default: "", meaning: "Label `podName`: the client's name in the network." },
-    Variable { name: "CLUSTER_NAME", default: "", meaning: "Label `clusterName`." },
-    Variable { name: "CARRICK_CLOSE_AT_EXIT", default: "true", meaning: "Whether an orderly end closes the connections; `false` leaves them for the next start to go on with." },
-    Variable { name: "CARRICK_SHUTDOWN_GRACE", default: "15s", meaning: "Longest time for an orderly end." },
-    Variable { name: "CARRICK_STATE_DIR", default: "", meaning: "Directory of the client's identity; empty: a new one at each start." },
-    Variable { name: "CARRICK_ADMIN", default: "", meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere." },
-    Variable { name: "NSM_LOG_LEVEL", default: "INFO", meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back." },
-    Variable { name: "TELEMETRY", default: "false", meaning: "Whether traces are sent." },
-    Variable { name: "NSM_OPEN_TELEMETRY_ENDPOINT", default: "otel-collector.observability.svc.cluster.local:4317", meaning: "Where traces are sent (OTLP over gRPC)." },
+    Variable {
+        name: "NSM_NAME",
+        default: "nsc",
+        meaning: "Name of the client; its connections are `<name>-0`, `<name>-1`, …, so it must be unique at the endpoint or manager.",
+    },
+    Variable {
+        name: "NSM_CONNECT_TO",
+        default: "unix:///var/lib/networkservicemesh/nsm.io.sock",
+        meaning: "URL of the NSM manager or, stand-alone, of the node's endpoint.",
+    },
+    Variable {
+        name: "NSM_NETWORK_SERVICES",
+        default: "",
+        meaning: "Services to request, with commas between them: `kernel://service[@domain]/interface?label=value&label=value`.",
+    },
+    Variable {
+        name: "NSM_LABELS",
+        default: "",
+        meaning: "Labels of every connection, `key:value,key:value`.",
+    },
+    Variable {
+        name: "NSM_MECHANISM",
+        default: "kernel",
+        meaning: "Mechanism of services that name none; only `kernel` is supported.",
+    },
+    Variable {
+        name: "NSM_INSECURE",
+        default: "false",
+        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+    },
+    Variable {
+        name: "NSM_DIAL_TIMEOUT",
+        default: "5s",
+        meaning: "Longest wait for a transport connection.",
+    },
+    Variable {
+        name: "NSM_REQUEST_TIMEOUT",
+        default: "15s",
+        meaning: "Longest wait for the answer to one Request or Close.",
+    },
+    Variable {
+        name: "NSM_MAX_TOKEN_LIFETIME",
+        default: "10m",
+        meaning: "Longest life of a path token; a client that vanishes is forgotten after it.",
+    },
+    Variable {
+        name: "NSM_LIVENESS_CHECK_ENABLED",
+        default: "true",
+        meaning: "Whether the data path is probed by ICMP.",
+    },
+    Variable {
+        name: "NSM_LIVENESS_CHECK_INTERVAL",
+        default: "200ms",
+        meaning: "Time between two probes.",
+    },
+    Variable {
+        name: "NSM_LIVENESS_CHECK_TIMEOUT",
+        default: "1s",
+        meaning: "Longest wait for the answer to a probe.",
+    },
+    Variable {
+        name: "NODE_NAME",
+        default: "",
+        meaning: "Name of the node, also label `nodeName`.",
+    },
+    Variable {
+        name: "POD_NAME",
+        default: "",
+        meaning: "Label `podName`: the client's name in the network.",
+    },
+    Variable {
+        name: "CLUSTER_NAME",
+        default: "",
+        meaning: "Label `clusterName`.",
+    },
+    Variable {
+        name: "CARRICK_CLOSE_AT_EXIT",
+        default: "true",
+        meaning: "Whether an orderly end closes the connections; `false` leaves them for the next start to go on with.",
+    },
+    Variable {
+        name: "CARRICK_SHUTDOWN_GRACE",
+        default: "15s",
+        meaning: "Longest time for an orderly end.",
+    },
+    Variable {
+        name: "CARRICK_STATE_DIR",
+        default: "",
+        meaning: "Directory of the client's identity; empty: a new one at each start.",
+    },
+    Variable {
+        name: "CARRICK_ADMIN",
+        default: "",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+    },
+    Variable {
+        name: "NSM_LOG_LEVEL",
+        default: "INFO",
+        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
+    },
+    Variable {
+        name: "TELEMETRY",
+        default: "false",
+        meaning: "Whether traces are sent.",
+    },
+    Variable {
+        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
+        default: "otel-collector.observability.svc.cluster.local:4317",
+        meaning: "Where traces are sent (OTLP over gRPC).",
+    },
 ];
 
 /// A valid configuration of a client.
@@ -93,7 +181,7 @@ impl Config {
         let r = &mut reader;
         let name = r.read("NSM_NAME", |text| ConnectionId::new(text).map(String::from));
         let connect_to = r.read("NSM_CONNECT_TO", str::parse);
-        let services = r.read("NSM_NETWORK_SERVICES", some_services);
+        let services = read_services(r);
         let liveness = read_liveness(r);
         let labels = read_labels(r);
         r.read("NSM_MECHANISM", |text| match text {
@@ -143,7 +231,11 @@ fn read_liveness(r: &mut Reader<'_>) -> Option<Option<LivenessTimes>> {
 /// The given labels and those of NSM's `clientinfo`.
 fn read_labels(r: &mut Reader<'_>) -> Option<Labels> {
     let mut all = r.read("NSM_LABELS", labels)?;
-    let info = [("NODE_NAME", "nodeName"), ("POD_NAME", "podName"), ("CLUSTER_NAME", "clusterName")];
+    let info = [
+        ("NODE_NAME", "nodeName"),
+        ("POD_NAME", "podName"),
+        ("CLUSTER_NAME", "clusterName"),
+    ];
     for (variable, label) in info {
         let value = r.read(variable, text)?;
         if !value.is_empty() {
@@ -160,20 +252,27 @@ fn read_telemetry(r: &mut Reader<'_>) -> Option<Option<String>> {
     Some(on.then_some(endpoint))
 }
 
-fn some_services(text: &str) -> Result<Vec<Wanted>, Invalid> {
-    let services = list(str::parse::<Wanted>)(text)?;
-    let expected = "at least one service, such as kernel://vl3/nsm-1, each with an interface of its own";
+/// What is missing only shows at the end: a default is never a mistake.
+fn read_services(r: &mut Reader<'_>) -> Option<Vec<Wanted>> {
+    const NAME: &str = "NSM_NETWORK_SERVICES";
+    let services = r.read(NAME, list(str::parse::<Wanted>))?;
     let mut interfaces: Vec<_> = services.iter().map(|service| &service.interface).collect();
     interfaces.sort();
-    interfaces.dedup();
-    if services.is_empty() || interfaces.len() < services.len() {
-        return Err(Invalid::new("", text, expected));
+    if services.is_empty() {
+        let expected = "at least one service, such as kernel://vl3/nsm-1";
+        r.mistake(Invalid::new(NAME, "", expected));
+    } else if let Some(pair) = interfaces.windows(2).find(|pair| pair[0] == pair[1]) {
+        let expected = "the interface of one service only: each needs its own";
+        r.mistake(Invalid::new(NAME, pair[0], expected));
     }
-    Ok(services)
+    Some(services)
 }
 
 fn optional_url(text: &str) -> Result<Option<Url>, Invalid> {
-    Some(text).filter(|text| !text.is_empty()).map(str::parse).transpose()
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(str::parse)
+        .transpose()
 }
 
 fn positive(text: &str) -> Result<Duration, Invalid> {
@@ -217,6 +316,9 @@ mod tests {
             ("NSM_LABELS", "app:web"),
         ]);
         let labels = config.unwrap().labels;
-        assert_eq!((labels.value("podName"), labels.value("app")), (Some("web-1"), Some("web")));
+        assert_eq!(
+            (labels.value("podName"), labels.value("app")),
+            (Some("web-1"), Some("web"))
+        );
     }
 }

@@ -1,12 +1,25 @@
 //! The network service client: requests services for a pod or host and keeps
 //! them alive.
 //!
-//! Read first: [`Config`], and [`Wanted`], a service as it is asked for.
+//! Read first: [`Config`], and [`Nsc`], which [`run`] runs as a process.
 //!
-//! Limits: the `KERNEL` mechanism only.
+//! Limits: the `KERNEL` mechanism only; plaintext only; name servers are
+//! reported under `/status`, but `/etc/resolv.conf` is left alone.
 
+mod client;
 mod config;
+mod error;
+mod kept;
+mod liveness;
+mod metrics;
+mod request_span;
 mod service;
+mod status;
+mod tokens;
+mod wanted;
 
+pub use client::{Nsc, run};
 pub use config::{Config, LivenessTimes, VARIABLES};
+pub use error::Error;
 pub use service::Wanted;
+pub use status::{ConnectionState, ConnectionStatus, DnsStatus, Status};

@@ -79,7 +79,10 @@ mod tests {
         let full = wanted("kernel://vl3@west/nsm-1?app=web&zone=a%20b");
         assert_eq!(full.service.as_str(), "vl3@west");
         assert_eq!(full.interface.as_str(), "nsm-1");
-        assert_eq!(full.labels, [("app", "web"), ("zone", "a b")].into_iter().collect());
+        assert_eq!(
+            full.labels,
+            [("app", "web"), ("zone", "a b")].into_iter().collect()
+        );
         assert_eq!(wanted("vl3/nsm-1"), wanted("kernel://vl3/nsm-1"));
     }
 

@@ -1,0 +1,134 @@
+//! What is asked for, and how to go on with what a former process had. Pure.
+
+use carrick_agent::Netns;
+use carrick_link::url_of_netns;
+use carrick_types::{
+    Connection, ConnectionId, Invalid, Mechanism, MechanismClass, MechanismType, State,
+};
+
+use crate::{Config, Wanted};
+
+/// What a client with the process id `pid` asks for, in the order of its
+/// settings; the ids are `<name>-<number>` (NSM `cmd-nsc`).
+pub(crate) fn connections(config: &Config, pid: u32) -> Result<Vec<Connection>, Invalid> {
+    let services = config.services.iter().enumerate();
+    services
+        .map(|(number, service)| connection(config, number, service, pid))
+        .collect()
+}
+
+fn connection(
+    config: &Config,
+    number: usize,
+    wanted: &Wanted,
+    pid: u32,
+) -> Result<Connection, Invalid> {
+    let id = ConnectionId::new(format!("{}-{number}", config.name))?;
+    let mut connection = Connection::new(id, wanted.service.clone());
+    connection.labels = config.labels.clone();
+    connection.labels.0.extend(wanted.labels.0.clone());
+    connection.preferences.push(kernel(config, wanted, pid));
+    Ok(connection)
+}
+
+/// An interface in this process's network namespace (NSM `kernel`).
+fn kernel(config: &Config, wanted: &Wanted, pid: u32) -> Mechanism {
+    let mechanism = Mechanism::new(MechanismClass::Local, MechanismType::Kernel)
+        .with(Mechanism::INODE_URL, url_of_netns(&Netns::Own, pid))
+        .with(Mechanism::NAME, &wanted.interface);
+    if config.node.is_empty() {
+        return mechanism;
+    }
+    mechanism.with(Mechanism::NODE_NAME, &config.node)
+}
+
+/// The first Request for a connection of a former process: its addresses and
+/// its path, but our namespace, whose name changed with the process id.
+///
+/// One that is down is asked for as after a reselect, because the endpoint it
+/// names may be gone (NSM `cmd-nsc`).
+pub(crate) fn adopted(mut existing: Connection, wanted: &Connection) -> Connection {
+    existing.mechanism = None;
+    existing.preferences.clone_from(&wanted.preferences);
+    existing.labels.clone_from(&wanted.labels);
+    existing.state = match existing.state {
+        State::Down => {
+            existing.endpoint.clone_from(&wanted.endpoint);
+            State::ReselectRequested
+        }
+        State::Up | State::RefreshRequested | State::ReselectRequested => State::Up,
+    };
+    existing
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use carrick_types::EndpointName;
+
+    use super::*;
+
+    fn config(settings: &[(&'static str, &'static str)]) -> Config {
+        let source: BTreeMap<&str, &str> = settings.iter().copied().collect();
+        Config::read(&source).unwrap()
+    }
+
+    #[test]
+    fn each_service_has_its_id_interface_and_labels() {
+        let config = config(&[
+            ("NSM_NAME", "web"),
+            (
+                "NSM_NETWORK_SERVICES",
+                "kernel://a/nsm-1,kernel://b@west/nsm-2?app=db",
+            ),
+            ("NSM_LABELS", "app:web,zone:1"),
+            ("NODE_NAME", "n1"),
+        ]);
+        let [first, second] = &connections(&config, 7).unwrap()[..] else {
+            panic!("two services are two connections");
+        };
+        assert_eq!((first.id.as_str(), second.id.as_str()), ("web-0", "web-1"));
+        assert_eq!(second.network_service.as_str(), "b@west");
+        assert_eq!(first.labels.value("app"), Some("web"));
+        assert_eq!(second.labels.value("app"), Some("db"));
+        assert_eq!(second.labels.value("zone"), Some("1"));
+        let offer = &second.preferences[0];
+        assert_eq!(offer.parameter("inodeURL"), Some("file:///proc/7/ns/net"));
+        assert_eq!(offer.parameter("name"), Some("nsm-2"));
+        assert_eq!(offer.parameter("nodeName"), Some("n1"));
+    }
+
+    #[test]
+    fn a_client_without_a_node_names_none() {
+        let config = config(&[("NSM_NETWORK_SERVICES", "a/nsm-1")]);
+        let connections = connections(&config, 7).unwrap();
+        assert_eq!(connections[0].preferences[0].parameter("nodeName"), None);
+    }
+
+    #[test]
+    fn an_adopted_connection_keeps_its_addresses_but_not_the_old_namespace() {
+        let config = config(&[("NSM_NETWORK_SERVICES", "a/nsm-1")]);
+        let old = connections(&config, 1).unwrap().remove(0);
+        let new = connections(&config, 2).unwrap().remove(0);
+        let mut existing = old.clone();
+        existing.mechanism = existing.preferences.pop();
+        existing.endpoint = Some(EndpointName::new("nse-1").unwrap());
+        existing
+            .context
+            .ip
+            .add_src_addr("10.0.0.1/32".parse().unwrap());
+
+        let request = adopted(existing.clone(), &new);
+        assert_eq!(request.context, existing.context);
+        assert_eq!(request.endpoint, existing.endpoint);
+        assert_eq!(request.mechanism, None);
+        assert_eq!(request.preferences, new.preferences);
+
+        existing.state = State::Down;
+        let request = adopted(existing.clone(), &new);
+        assert_eq!(request.state, State::ReselectRequested);
+        assert_eq!(request.endpoint, None);
+        assert_eq!(request.context, existing.context);
+    }
+}
