@@ -237,3 +237,99 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(number: u32) -> (ConnectionId, IpAddr) {
+        let id = ConnectionId::new(format!("c{number}")).unwrap();
+        (id, std::net::Ipv4Addr::from(0x0a00_0000 + number).into())
+    }
+
+    /// Runs for `time`, every probe answered after `rtt` or lost; when links
+    /// were found dead, and how many probes were sent.
+    fn run(links: u32, lost: bool, time: Duration) -> (Vec<Duration>, u32) {
+        let (mut now, mut schedule) = (Instant::now(), Schedule::default());
+        let (start, mut sent, mut dead) = (now, 0, Vec::new());
+        schedule.set_links((0..links).map(link), now);
+        let mut under_way: Vec<(Instant, ConnectionId)> = Vec::new();
+        let takes = if lost {
+            Schedule::TIMEOUT
+        } else {
+            Duration::from_millis(1)
+        };
+        while now - start < time {
+            for (connection, _) in schedule.due(now) {
+                sent += 1;
+                under_way.push((now + takes, connection));
+            }
+            let (done, rest) = under_way.into_iter().partition(|(at, _)| *at <= now);
+            under_way = rest;
+            for (_, connection) in Vec::<(Instant, ConnectionId)>::from(done) {
+                if schedule.probed(&connection, !lost, now) == Change::Dead {
+                    dead.push(now - start);
+                }
+            }
+            now += Duration::from_millis(1);
+        }
+        (dead, sent)
+    }
+
+    #[test]
+    fn three_lost_probes_are_a_dead_path_well_within_two_seconds() {
+        let (dead, _) = run(20, true, Duration::from_secs(2));
+        assert_eq!(dead.len(), 20);
+        assert!(
+            dead.iter()
+                .all(|after| *after + Schedule::INTERVAL <= Duration::from_millis(2200))
+        );
+        assert!(dead.iter().all(|after| *after >= Schedule::TIMEOUT * 3));
+    }
+
+    #[test]
+    fn many_links_are_probed_less_often() {
+        let (_, sent) = run(500, false, Duration::from_secs(30));
+        assert!(sent <= 30 * Schedule::RATE + 500, "{sent}");
+        assert!(sent >= 20 * Schedule::RATE, "{sent}");
+    }
+
+    #[test]
+    fn one_lost_probe_changes_nothing() {
+        let (now, mut schedule) = (Instant::now(), Schedule::default());
+        let (connection, target) = link(1);
+        schedule.set_links([(connection.clone(), target)], now);
+        let answers = [false, false, true, false, false, true];
+        assert!(
+            answers
+                .iter()
+                .all(|answer| schedule.probed(&connection, *answer, now) == Change::None)
+        );
+    }
+
+    #[test]
+    fn one_answer_brings_a_dead_path_back() {
+        let (now, mut schedule) = (Instant::now(), Schedule::default());
+        let (connection, target) = link(1);
+        schedule.set_links([(connection.clone(), target)], now);
+        let lost: Vec<_> = (0..4)
+            .map(|_| schedule.probed(&connection, false, now))
+            .collect();
+        assert_eq!(
+            lost,
+            [Change::None, Change::None, Change::Dead, Change::None]
+        );
+        assert_eq!(schedule.probed(&connection, true, now), Change::Alive);
+    }
+
+    #[test]
+    fn a_link_that_stays_keeps_what_is_known_of_it() {
+        let (now, mut schedule) = (Instant::now(), Schedule::default());
+        let (connection, target) = link(1);
+        schedule.set_links([(connection.clone(), target)], now);
+        schedule.probed(&connection, false, now);
+        schedule.probed(&connection, false, now);
+        schedule.set_links([link(0), (connection.clone(), target)], now);
+        assert_eq!(schedule.probed(&connection, false, now), Change::Dead);
+    }
+}

@@ -18,6 +18,8 @@ mod metrics;
 pub mod mtu;
 pub mod peers;
 pub mod recognise;
+#[cfg(test)]
+mod testing;
 
 pub use handle::{Verify, Vl3, Vl3Options};
 pub use metrics::{Cause, Metrics};

@@ -12,3 +12,6 @@ pub use records::{PublishError, Records};
 pub use resolver::{Answer, Resolver, ResolverOptions};
 pub use server::{ServeError, serve};
 pub use template::{Template, TemplateError};
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub use set::{PeerSet, PeerSetOptions};
 pub use status::{Direction, PeerState, PeerStatus};
 
 #[cfg(test)]
+mod driver_tests;
+#[cfg(test)]
 mod set_tests;
 #[cfg(test)]
 mod sim;
