@@ -38,6 +38,9 @@ use crate::{Config, Error, names, serving, status};
 /// The trust domain of identities that no SPIFFE Workload API gave.
 const TRUST_DOMAIN: &str = "carrick";
 
+/// How long an endpoint that a restarted registry does not name is held.
+const REGISTRY_GRACE: Duration = Duration::from_secs(5);
+
 /// The four parts of readiness: what it takes to serve.
 struct Ready {
     prefix: Condition,
@@ -352,6 +355,8 @@ fn registry_at(parts: &Parts, url: &Url) -> Result<registry::Client, carrick_grp
     let options = registry::ClientOptions {
         tokens: Some(Arc::clone(&parts.tokens)),
         timeout: parts.config.times.request,
+        // A registry that keeps nothing knows nobody for a moment after its restart.
+        grace: REGISTRY_GRACE,
         ..registry::ClientOptions::default()
     };
     Ok(registry::Client::new(parts.channels.channel(url)?, options))

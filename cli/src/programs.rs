@@ -1,0 +1,124 @@
+//! The programs: settings, logs, run, exit code.
+
+pub(crate) mod agent;
+pub(crate) mod ipam;
+pub(crate) mod nsc;
+pub(crate) mod nse;
+pub(crate) mod registry;
+
+use std::future::Future;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use carrick_config::{Env, Mistakes, Reader, Source, Variable, boolean};
+use carrick_grpc::Url;
+use carrick_lifecycle::Outcome;
+use carrick_store::Store;
+use carrick_telemetry::{Address, Options, Telemetry};
+use carrick_types::Invalid;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// Longest time to send the last traces.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs a program to its end.
+pub(crate) fn runtime(program: impl Future<Output = Result<ExitCode>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let done = runtime.block_on(program);
+        // A task that blocks its thread must not keep the process.
+        runtime.shutdown_timeout(Duration::from_millis(200));
+        done
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("carrick: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a program with its logs and traces set up.
+pub(crate) async fn with_telemetry(
+    options: Options,
+    program: impl Future<Output = Result<Outcome>>,
+) -> Result<ExitCode> {
+    let telemetry = Telemetry::install(&options).context("cannot set up logs and traces")?;
+    let stop = CancellationToken::new();
+    let signals = telemetry.level().follow_signals(stop.clone());
+    let signals = tokio::spawn(signals);
+    let outcome = program.await;
+    stop.cancel();
+    let _ = signals.await;
+    let code = outcome.map(|outcome| {
+        info!(cause = %outcome.cause, "ended");
+        for left in &outcome.left {
+            error!(left = ?left, "not ended in order");
+        }
+        ExitCode::from(outcome.exit_code())
+    });
+    telemetry.shutdown(FLUSH).await.context("the last traces were not sent")?;
+    code
+}
+
+/// Logs and traces as the settings want them.
+pub(crate) fn options(service: &str, instance: &str, level: &str, traces: Option<String>) -> Options {
+    Options {
+        service: service.into(),
+        instance: instance.into(),
+        log_level: level.into(),
+        traces,
+        ..Options::default()
+    }
+}
+
+/// Settings that every program reads.
+pub(crate) fn common(name: &str) -> Result<Options> {
+    let level = Env.text("NSM_LOG_LEVEL").unwrap_or_default();
+    let endpoint = Env.text("NSM_OPEN_TELEMETRY_ENDPOINT");
+    let on = Env.text("TELEMETRY").is_some_and(|text| boolean(&text).unwrap_or(false));
+    let instance = Env.text("NSM_NAME").unwrap_or_else(|| name.to_owned());
+    Ok(options(name, &instance, &level, endpoint.filter(|_| on)))
+}
+
+/// The settings as they stand at the end of `--help`.
+pub(crate) fn settings(variables: &[Variable]) -> String {
+    let lines = variables.iter().map(|variable| {
+        let default = match variable.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        format!("  {}{default}\n      {}", variable.name, variable.meaning)
+    });
+    format!("Settings (environment):\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Mistakes as they are told: all of them, without the chain's colons.
+pub(crate) fn told(mistakes: Mistakes) -> anyhow::Error {
+    anyhow::Error::new(mistakes)
+}
+
+/// Opens the durable state of a program, `<dir>/<name>.redb`, or one in memory.
+pub(crate) fn store(dir: Option<&Path>, name: &str) -> Result<Store> {
+    let store = match dir {
+        Some(dir) => Store::open(&dir.join(format!("{}.redb", name.replace('/', "_")))),
+        None => Store::in_memory(),
+    };
+    store.context("cannot use the durable state")
+}
+
+/// An admin listener's address; empty is none.
+pub(crate) fn optional_address(text: &str) -> Result<Option<Address>, Invalid> {
+    let expected = "tcp://address:port or unix:///path";
+    let parse = |text: &str| text.parse().map_err(|_| Invalid::new("", text, expected));
+    Some(text).filter(|text| !text.is_empty()).map(parse).transpose()
+}
+
+/// Remembers a mistake for plaintext over TCP that was not asked for.
+pub(crate) fn refuse_plaintext(reader: &mut Reader<'_>, variable: &str, urls: &[Url]) {
+    if let Some(url) = urls.iter().find(|url| matches!(url, Url::Tcp { .. })) {
+        let expected = "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for";
+        reader.mistake(Invalid::new(variable, url, expected));
+    }
+}
