@@ -36,6 +36,11 @@ macro_rules! package {
 }
 
 package!(
+    /// Package `carrick.agent.v1`: the vswitch agent of a node.
+    agent,
+    "carrick.agent.v1.rs"
+);
+package!(
     /// Package `connection`: the connection itself, its path, and `MonitorConnection`.
     connection,
     "connection.rs"
