@@ -165,15 +165,19 @@ pub async fn run(vl3: Vl3, agent: Arc<dyn Agent>, netns: Netns, stop: Cancellati
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => {}
             () = until(schedule.next()) => {}
-            Some(Ok((connection, rtt))) = probes.join_next() => {
-                report(&vl3, &mut schedule, connection, rtt);
+            Some(Ok((connection, outcome))) = probes.join_next() => {
+                report(&vl3, &mut schedule, connection, &outcome);
             }
         }
     }
 }
 
-/// The outcome of a probe; the inner `None` is a lost one.
-type Outcome = (ConnectionId, Option<Option<Duration>>);
+/// What became of a probe.
+enum Outcome {
+    Answered(Duration),
+    Lost,
+    Unsent,
+}
 
 async fn probe(
     agent: Arc<dyn Agent>,
@@ -181,32 +185,31 @@ async fn probe(
     source: IpAddr,
     target: IpAddr,
     connection: ConnectionId,
-) -> Outcome {
-    match agent.ping(&netns, source, target, Schedule::TIMEOUT).await {
-        Ok(rtt) => (connection, Some(rtt)),
+) -> (ConnectionId, Outcome) {
+    let outcome = match agent.ping(&netns, source, target, Schedule::TIMEOUT).await {
+        Ok(Some(rtt)) => Outcome::Answered(rtt),
+        Ok(None) => Outcome::Lost,
         Err(error) => {
             tracing::debug!(%connection, %error, "probe not sent");
-            (connection, None)
+            Outcome::Unsent
         }
-    }
+    };
+    (connection, outcome)
 }
 
-fn report(
-    vl3: &Vl3,
-    schedule: &mut Schedule,
-    connection: ConnectionId,
-    outcome: Option<Option<Duration>>,
-) {
-    let Some(rtt) = outcome else {
-        return schedule.unsent(&connection, now());
+fn report(vl3: &Vl3, schedule: &mut Schedule, connection: ConnectionId, outcome: &Outcome) {
+    let rtt = match outcome {
+        Outcome::Answered(rtt) => Some(*rtt),
+        Outcome::Lost => None,
+        Outcome::Unsent => return schedule.unsent(&connection, now()),
     };
     let change = schedule.probed(&connection, rtt.is_some(), now());
     match change {
         Change::Dead => {
-            tracing::warn!(connection.id = %connection, "data path of a peer link is dead")
+            tracing::warn!(connection.id = %connection, "data path of a peer link is dead");
         }
         Change::Alive => {
-            tracing::info!(connection.id = %connection, "data path of a peer link works again")
+            tracing::info!(connection.id = %connection, "data path of a peer link works again");
         }
         Change::None => return vl3.measured(&connection, rtt),
     }
@@ -264,9 +267,9 @@ mod tests {
                 sent += 1;
                 under_way.push((now + takes, connection));
             }
-            let (done, rest) = under_way.into_iter().partition(|(at, _)| *at <= now);
+            let (done, rest): (Vec<_>, _) = under_way.into_iter().partition(|(at, _)| *at <= now);
             under_way = rest;
-            for (_, connection) in Vec::<(Instant, ConnectionId)>::from(done) {
+            for (_, connection) in done {
                 if schedule.probed(&connection, !lost, now) == Change::Dead {
                     dead.push(now - start);
                 }

@@ -180,9 +180,9 @@ impl Resolver {
             .await;
         match asked {
             Asked::Records(mut records) => {
-                records
-                    .iter_mut()
-                    .for_each(|record| record.ttl = record.ttl.min(self.options.ttl));
+                for record in &mut records {
+                    record.ttl = record.ttl.min(self.options.ttl);
+                }
                 Asked::Records(records)
             }
             other => other,
@@ -191,15 +191,12 @@ impl Resolver {
 
     /// Records of our own; `None` if the name is not ours.
     fn own(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
-        let data: Vec<RData> = match address_of(name) {
-            Some(address) => {
-                let names = self.records.names(address)?.into_iter();
-                names.map(|name| RData::PTR(PTR(name))).collect()
-            }
-            None => {
-                let addresses = self.records.addresses(&LowerName::new(name))?.into_iter();
-                addresses.map(data_of).collect()
-            }
+        let data: Vec<RData> = if let Some(address) = address_of(name) {
+            let names = self.records.names(address)?.into_iter();
+            names.map(|name| RData::PTR(PTR(name))).collect()
+        } else {
+            let addresses = self.records.addresses(&LowerName::new(name))?;
+            addresses.into_iter().map(data_of).collect()
         };
         let wanted = data
             .into_iter()

@@ -72,7 +72,7 @@ impl Template {
     #[must_use]
     pub fn zone(&self, service: &ServiceName) -> Option<Name> {
         let marked = |mark: &str| {
-            let id = carrick_types::ConnectionId::new(mark).expect("a mark is a short word");
+            let id = carrick_types::ConnectionId::new(mark).ok()?;
             let mut sample = Connection::new(id, service.clone());
             sample.endpoint = carrick_types::EndpointName::new(mark).ok();
             let keys = self.parts.iter().filter_map(Part::label);

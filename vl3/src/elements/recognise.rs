@@ -112,9 +112,9 @@ impl Element for Recognise {
     ) -> Result<Connection, Error> {
         connection.context.extra.remove(Vl3::PEER_KEY);
         match (self.recognise(&connection).await, &state) {
-            (Recognition::Forged(forgery), _) => return Err(self.refuse(&connection, forgery)),
+            (Recognition::Forged(forgery), _) => Err(self.refuse(&connection, forgery)),
             (Recognition::Peer(_), Some(Role::Client)) => {
-                return Err(self.refuse(&connection, Forgery::TurnedPeer));
+                Err(self.refuse(&connection, Forgery::TurnedPeer))
             }
             (Recognition::Peer(peer), _) => {
                 if self.vl3.ground().networks.is_empty() {

@@ -100,7 +100,9 @@ impl Peers {
         let mut discovery = discovery.fuse();
         loop {
             let (actions, tick) = self.vl3.due();
-            actions.into_iter().for_each(|action| self.act(action));
+            for action in actions {
+                self.act(action);
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.vl3.woken() => {}

@@ -152,8 +152,10 @@ async fn the_status_says_why_a_dial_failed() {
     let bed = bed();
     *bed.fake.refusals.lock().unwrap() = u32::MAX;
     bed.see("a").await;
-    bed.until(PeerState::Dialing).await;
     bed.until(PeerState::Waiting).await;
+    while bed.vl3.status()[0].last_error.is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
     let status = bed.vl3.status().remove(0);
     assert_eq!(
         status.last_error.as_deref(),

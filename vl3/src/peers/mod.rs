@@ -8,6 +8,7 @@ mod peer;
 mod set;
 mod settle;
 mod status;
+mod told;
 
 pub use driver::{DialError, Dialer, Discovery, Peers};
 pub use endpoint::{Domain, Endpoint, Link, PeerId};
@@ -17,6 +18,8 @@ pub use status::{Direction, PeerState, PeerStatus};
 
 #[cfg(test)]
 mod driver_tests;
+#[cfg(test)]
+mod mesh_tests;
 #[cfg(test)]
 mod set_tests;
 #[cfg(test)]

@@ -1,9 +1,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use carrick_types::{ConnectionId, EndpointName, Labels};
-use proptest::prelude::*;
 
-use super::sim::World;
 use super::*;
 
 struct Bed {
@@ -230,9 +228,14 @@ fn a_dial_that_failed_before_does_not_shut_out_the_other_side() {
     let actions = bed.dialed(2, "a", "mine");
     assert_eq!(
         actions,
-        [Action::Evict {
-            connection: conn("ca")
-        }]
+        [
+            Action::Evict {
+                connection: conn("ca")
+            },
+            Action::Install {
+                connection: conn("mine")
+            }
+        ]
     );
 }
 
@@ -277,9 +280,14 @@ fn a_dead_data_path_loses_its_routes_and_the_peer_is_dialled_at_once() {
     let actions = bed.dialed(2, "a", "c2");
     assert_eq!(
         actions,
-        [Action::Close {
-            connection: conn("c")
-        }]
+        [
+            Action::Close {
+                connection: conn("c")
+            },
+            Action::Install {
+                connection: conn("c2")
+            }
+        ]
     );
 }
 
@@ -430,80 +438,4 @@ fn the_number_of_peers_is_bounded() {
         set.admit(&id("e"), &conn("c"), Instant::now()),
         Err(Refusal::Full(2))
     );
-}
-
-#[test]
-fn twenty_endpoints_that_start_in_one_second_mesh_with_one_dial_each() {
-    let mut world = World::new(20, 1);
-    for node in 0..20 {
-        world.boot(node);
-        world.run(Duration::from_millis(50));
-    }
-    world.run(SECOND * 3);
-    assert_eq!(world.faults(), [String::new(); 0]);
-    assert_eq!(world.requests, 190);
-}
-
-#[test]
-fn a_hundred_endpoints_mesh_from_a_cold_start() {
-    let mut world = World::new(100, 2);
-    (0..100).for_each(|node| world.boot(node));
-    world.run(SECOND * 10);
-    assert_eq!(world.faults(), [String::new(); 0]);
-}
-
-#[test]
-fn a_killed_peer_is_linked_again_within_five_seconds_of_its_return() {
-    let mut world = World::new(5, 3);
-    (0..5).for_each(|node| world.boot(node));
-    world.run(SECOND * 5);
-    for away in [1, 20, 100] {
-        world.kill(2);
-        world.run(SECOND * away);
-        world.boot(2);
-        world.run(SECOND * 5);
-        assert_eq!(world.faults(), [String::new(); 0], "after {away} s");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_mesh_settles_to_exactly_one_link_for_each_pair(
-        seed: u64,
-        nodes in 2usize..8,
-        delay in 1u64..1500,
-        loss in 0.0f64..0.3,
-        one_sided in prop::collection::vec((0usize..8, 0usize..8), 0..6),
-        faults in prop::collection::vec((0usize..8, 0u8..4, 0u64..8000), 0..12),
-    ) {
-        let mut world = World::new(nodes, seed);
-        world.delay = Duration::from_millis(delay);
-        world.loss = loss;
-        for (one, other) in one_sided {
-            world.nodes[one % nodes].sees[other % nodes] = false;
-        }
-        for node in 0..nodes {
-            world.boot(node);
-            let pause = world.rng.u64(..500);
-            world.run(Duration::from_millis(pause));
-        }
-        for (node, fault, pause) in faults {
-            match fault {
-                0 => world.kill(node % nodes),
-                1 => { world.kill(node % nodes); world.expire(node % nodes); }
-                _ => world.boot(node % nodes),
-            }
-            world.run(Duration::from_millis(pause));
-        }
-        world.loss = 0.0;
-        (0..nodes).for_each(|node| world.boot(node));
-        world.run(SECOND * 150);
-        prop_assert_eq!(world.faults(), Vec::<String>::new());
-        let requests = world.requests;
-        world.run(SECOND * 600);
-        prop_assert_eq!(world.faults(), Vec::<String>::new());
-        prop_assert_eq!(world.requests, requests, "nobody dials once all is settled");
-    }
 }
