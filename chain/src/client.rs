@@ -7,6 +7,7 @@ mod keeper;
 mod news;
 mod observer;
 mod options;
+mod reason;
 mod refresh;
 mod remote;
 mod status;

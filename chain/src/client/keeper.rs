@@ -5,10 +5,11 @@ use std::time::{Duration, SystemTime};
 use carrick_types::{Connection, ConnectionId, State};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::heal::{self, Control, Data, Heal};
 use super::observer::Observer;
+use super::reason::Reason;
 use super::{ClientOptions, ClientState, ClientStatus, Reselect, Shared, refresh};
 use crate::element::Slots;
 use crate::{Error, Kind, path};
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     last_request: Instant,
     /// Requests that failed in a row.
     failures: u32,
+    /// Why the last one failed.
+    reason: Reason,
     /// Heals in a row after which it was broken again.
     heals: u32,
     /// Why the task ends, if it was told so while it was busy.
@@ -88,6 +91,7 @@ impl Keeper {
             refresh_at: None,
             last_request: now,
             failures: 0,
+            reason: Reason::default(),
             heals: 0,
             end: None,
         }
@@ -255,6 +259,7 @@ impl Keeper {
         self.next = refreshed(&answer, &self.wanted);
         self.observer.answered(self.kept.is_none());
         self.failures = 0;
+        self.reason.forget();
         let answer = Arc::new(answer);
         self.kept = Some(answer.clone());
         self.status.send_modify(|status| {
@@ -265,7 +270,7 @@ impl Keeper {
 
     /// A failed refresh leaves what is up; a failed first Request leaves nothing.
     async fn failed(&mut self, error: Error) {
-        warn!(error = &error as &dyn std::error::Error, "Request failed");
+        self.log(&error);
         self.failures = self.failures.saturating_add(1);
         let wait = self
             .shared
@@ -280,6 +285,18 @@ impl Keeper {
         if self.kept.is_none() {
             let asked = self.next.clone();
             self.give_back(&asked).await;
+        }
+    }
+
+    fn log(&mut self, error: &Error) {
+        let shown = error as &dyn std::error::Error;
+        if self.reason.is_new(error) {
+            warn!(
+                error = shown,
+                "Request failed, trying again until it succeeds"
+            );
+        } else {
+            debug!(error = shown, "Request failed again");
         }
     }
 

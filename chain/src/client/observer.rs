@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::heal::{Control, Data};
 use super::news::News;
+use super::reason::Reason;
 use super::{Events, MonitorEnd, Shared};
 use crate::{ConnectionEvent, Error, Selector};
 
@@ -24,6 +25,8 @@ pub(super) struct Observer {
     pub(super) refresh: bool,
     stream: Stream,
     open_failures: u32,
+    /// Why it could not be opened.
+    reason: Reason,
     misses: u32,
     probe: Probe,
 }
@@ -64,6 +67,7 @@ impl Observer {
             refresh: false,
             stream: Stream::Closed,
             open_failures: 0,
+            reason: Reason::default(),
             misses: 0,
             probe: Probe::Waiting(Instant::now()),
         }
@@ -149,12 +153,15 @@ impl Observer {
             Ok(events) => {
                 self.stream = Stream::Open(events);
                 self.open_failures = 0;
+                self.reason.forget();
             }
             Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot monitor the connection"
-                );
+                let shown = &error as &dyn std::error::Error;
+                if self.reason.is_new(&error) {
+                    warn!(error = shown, "cannot monitor the connection, trying again");
+                } else {
+                    debug!(error = shown, "cannot monitor the connection yet");
+                }
                 self.open_failures = self.open_failures.saturating_add(1);
                 let wait = self
                     .shared
