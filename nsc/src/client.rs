@@ -126,8 +126,8 @@ impl Nsc {
         let connections = lifecycle.subsystem("connections", self.config.grace);
         let admin = lifecycle.subsystem("admin", LAST);
 
-        serve_until_shutdown(&ready, &readiness);
         let kept: Vec<Kept> = self.kept(&shared, &readiness).collect();
+        serve_until_shutdown(&ready, &readiness);
         self.open_admin(&admin, metrics, readiness).await?;
         for kept in kept {
             connections.spawn_fatal("connection", kept.run(connections.token()));

@@ -219,6 +219,10 @@ impl Config {
     }
 }
 
+#[expect(
+    clippy::option_option,
+    reason = "a mistake is not the same as no probing"
+)]
 fn read_liveness(r: &mut Reader<'_>) -> Option<Option<LivenessTimes>> {
     let enabled = r.read("NSM_LIVENESS_CHECK_ENABLED", boolean)?;
     let times = LivenessTimes {
@@ -246,6 +250,10 @@ fn read_labels(r: &mut Reader<'_>) -> Option<Labels> {
 }
 
 /// Traces are sent only where `TELEMETRY` says so (NSM `opentelemetry.IsEnabled`).
+#[expect(
+    clippy::option_option,
+    reason = "a mistake is not the same as no traces"
+)]
 fn read_telemetry(r: &mut Reader<'_>) -> Option<Option<String>> {
     let on = r.read("TELEMETRY", boolean)?;
     let endpoint = r.read("NSM_OPEN_TELEMETRY_ENDPOINT", text)?;

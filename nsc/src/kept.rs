@@ -14,7 +14,6 @@ use tracing::{info, warn};
 
 use crate::error::causes;
 use crate::metrics::Counters;
-use crate::wanted::adopted;
 use crate::{ConnectionState, Status};
 
 /// A connection that did not end as it should.
@@ -74,8 +73,9 @@ impl Kept {
     /// next hop may well not be there yet.
     async fn begin(&self) -> (ClientConnection, bool) {
         let client = &self.shared.client;
-        if let Some(existing) = self.existing().await {
-            let existing = adopted(existing, &self.wanted);
+        if let Some(mut existing) = self.existing().await {
+            // It names the network namespace by the former process's id.
+            existing.mechanism = None;
             match client.adopt(self.wanted.clone(), existing) {
                 Ok(connection) => return (connection, true),
                 Err(error) => warn!(%error, "cannot go on with the connection there is"),
@@ -139,12 +139,11 @@ impl Kept {
 
     async fn end(&self, connection: ClientConnection) -> Result<(), NotKept> {
         let watch = connection.watch();
-        let is_closed = match self.shared.close_within {
-            Some(grace) => connection.close(grace).await,
-            None => {
-                connection.abandon().await;
-                true
-            }
+        let is_closed = if let Some(grace) = self.shared.close_within {
+            connection.close(grace).await
+        } else {
+            connection.abandon().await;
+            true
         };
         self.post(&watch.borrow());
         if is_closed {

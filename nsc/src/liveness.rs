@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use carrick_agent::{Agent, Error, Netns};
 use carrick_chain::Liveness;
-use carrick_types::Connection;
+use carrick_types::{Connection, IpNet};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use tracing::{debug, warn};
@@ -101,8 +101,8 @@ impl Liveness for DataPath {
 /// as they are used, since both lists are as long as the endpoint wants.
 fn pairs(connection: &Connection) -> impl Iterator<Item = (IpAddr, IpAddr)> + Send + use<> {
     let ip = &connection.context.ip;
-    let sources: Vec<IpAddr> = ip.src_addrs.iter().map(|net| net.addr()).collect();
-    let targets: Vec<IpAddr> = ip.dst_addrs.iter().map(|net| net.addr()).collect();
+    let sources: Vec<IpAddr> = ip.src_addrs.iter().map(IpNet::addr).collect();
+    let targets: Vec<IpAddr> = ip.dst_addrs.iter().map(IpNet::addr).collect();
     sources.into_iter().flat_map(move |source| {
         let same = |target: &IpAddr| target.is_ipv4() == source.is_ipv4();
         let targets: Vec<IpAddr> = targets.iter().copied().filter(same).collect();

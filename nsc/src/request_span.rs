@@ -22,7 +22,10 @@ impl Element for RequestSpan {
             connection.id = %connection.id,
             network_service = %connection.network_service,
         );
-        next.request(connection).instrument(span).await
+        // The rest of the chain begins inside, so that its spans are within this one.
+        async { next.request(connection).await }
+            .instrument(span)
+            .await
     }
 
     async fn close(&self, _: &Connection, (): &mut ()) -> Result<(), Error> {

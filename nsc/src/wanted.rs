@@ -1,10 +1,8 @@
-//! What is asked for, and how to go on with what a former process had. Pure.
+//! What is asked for. Pure.
 
 use carrick_agent::Netns;
 use carrick_link::url_of_netns;
-use carrick_types::{
-    Connection, ConnectionId, Invalid, Mechanism, MechanismClass, MechanismType, State,
-};
+use carrick_types::{Connection, ConnectionId, Invalid, Mechanism, MechanismClass, MechanismType};
 
 use crate::{Config, Wanted};
 
@@ -42,30 +40,9 @@ fn kernel(config: &Config, wanted: &Wanted, pid: u32) -> Mechanism {
     mechanism.with(Mechanism::NODE_NAME, &config.node)
 }
 
-/// The first Request for a connection of a former process: its addresses and
-/// its path, but our namespace, whose name changed with the process id.
-///
-/// One that is down is asked for as after a reselect, because the endpoint it
-/// names may be gone (NSM `cmd-nsc`).
-pub(crate) fn adopted(mut existing: Connection, wanted: &Connection) -> Connection {
-    existing.mechanism = None;
-    existing.preferences.clone_from(&wanted.preferences);
-    existing.labels.clone_from(&wanted.labels);
-    existing.state = match existing.state {
-        State::Down => {
-            existing.endpoint.clone_from(&wanted.endpoint);
-            State::ReselectRequested
-        }
-        State::Up | State::RefreshRequested | State::ReselectRequested => State::Up,
-    };
-    existing
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-
-    use carrick_types::EndpointName;
 
     use super::*;
 
@@ -104,31 +81,5 @@ mod tests {
         let config = config(&[("NSM_NETWORK_SERVICES", "a/nsm-1")]);
         let connections = connections(&config, 7).unwrap();
         assert_eq!(connections[0].preferences[0].parameter("nodeName"), None);
-    }
-
-    #[test]
-    fn an_adopted_connection_keeps_its_addresses_but_not_the_old_namespace() {
-        let config = config(&[("NSM_NETWORK_SERVICES", "a/nsm-1")]);
-        let old = connections(&config, 1).unwrap().remove(0);
-        let new = connections(&config, 2).unwrap().remove(0);
-        let mut existing = old.clone();
-        existing.mechanism = existing.preferences.pop();
-        existing.endpoint = Some(EndpointName::new("nse-1").unwrap());
-        existing
-            .context
-            .ip
-            .add_src_addr("10.0.0.1/32".parse().unwrap());
-
-        let request = adopted(existing.clone(), &new);
-        assert_eq!(request.context, existing.context);
-        assert_eq!(request.endpoint, existing.endpoint);
-        assert_eq!(request.mechanism, None);
-        assert_eq!(request.preferences, new.preferences);
-
-        existing.state = State::Down;
-        let request = adopted(existing.clone(), &new);
-        assert_eq!(request.state, State::ReselectRequested);
-        assert_eq!(request.endpoint, None);
-        assert_eq!(request.context, existing.context);
     }
 }

@@ -23,14 +23,14 @@ async fn a_client_comes_up_with_what_the_endpoint_answers() {
     assert_eq!(connection.routes, ["10.0.0.0/16 via 10.0.0.0"]);
     assert_eq!(connection.last_error, None);
 
-    let served = server.connection();
-    let mechanism = served.mechanism.as_ref().unwrap();
+    let held = server.connection();
+    let mechanism = held.mechanism.as_ref().unwrap();
     let own = format!("file:///proc/{}/ns/net", std::process::id());
     assert_eq!(mechanism.parameter("inodeURL"), Some(own.as_str()));
     assert_eq!(mechanism.parameter("name"), Some("nsm-1"));
     assert_eq!(mechanism.parameter("nodeName"), Some("node-1"));
-    assert_eq!(served.labels.value("podName"), Some("web"));
-    assert_eq!(served.path.client().unwrap().name, "nsc");
+    assert_eq!(held.labels.value("podName"), Some("web"));
+    assert_eq!(held.path.client().unwrap().name, "nsc");
     client.end().await;
 }
 
@@ -127,8 +127,8 @@ async fn a_restarted_endpoint_gets_the_same_connection() {
     let after = client.until(is_up).await.connections[0].clone();
     assert_eq!(after.id, before.id);
     assert_eq!(after.src_addrs, before.src_addrs);
-    let served = server.connection();
-    assert_eq!(served.path.client().unwrap().id, "nsc-0");
+    let held = server.connection();
+    assert_eq!(held.path.client().unwrap().id, "nsc-0");
     client.end().await;
     assert_eq!(server.count.closes(), 1);
 }
