@@ -74,12 +74,12 @@ pub(crate) fn options(service: &str, instance: &str, level: &str, traces: Option
 }
 
 /// Settings that every program reads.
-pub(crate) fn common(name: &str) -> Result<Options> {
+pub(crate) fn common(name: &str) -> Options {
     let level = Env.text("NSM_LOG_LEVEL").unwrap_or_default();
     let endpoint = Env.text("NSM_OPEN_TELEMETRY_ENDPOINT");
     let on = Env.text("TELEMETRY").is_some_and(|text| boolean(&text).unwrap_or(false));
     let instance = Env.text("NSM_NAME").unwrap_or_else(|| name.to_owned());
-    Ok(options(name, &instance, &level, endpoint.filter(|_| on)))
+    options(name, &instance, &level, endpoint.filter(|_| on))
 }
 
 /// The settings as they stand at the end of `--help`.
@@ -121,4 +121,37 @@ pub(crate) fn refuse_plaintext(reader: &mut Reader<'_>, variable: &str, urls: &[
         let expected = "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for";
         reader.mistake(Invalid::new(variable, url, expected));
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page is made of the tables that the programs read by: if this fails,
+    /// write it anew with `CARRICK_WRITE_DOCS=1 cargo test -p carrick`.
+    #[test]
+    fn the_settings_are_documented_as_they_are_read() {
+        let tables = [
+            ("nse", carrick_nse::config::VARIABLES),
+            ("nsc", carrick_nsc::VARIABLES),
+            ("ipam", ipam::VARIABLES),
+            ("registry", registry::VARIABLES),
+            ("agent", agent::VARIABLES),
+        ];
+        let mut page = String::from(INTRODUCTION);
+        for (program, variables) in tables {
+            page += &format!("\n## carrick {program}\n\n{}", carrick_config::markdown(variables));
+        }
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        if Env.text("CARRICK_WRITE_DOCS").is_some() {
+            std::fs::write(file, &page).unwrap();
+        }
+        assert!(std::fs::read_to_string(file).unwrap() == page, "docs/configuration.md is not up to date");
+    }
+
+    const INTRODUCTION: &str = "# Configuration
+
+Settings come from the environment. Names without `CARRICK_` are those of NSM's programs, with their meaning. A variable that is set to nothing is
+nothing, not its default. All mistakes are told at one start. Times have their unit (`200ms`, `15s`, `10m`); lists have commas.
+";
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 /// What `carrick status` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The program's admin listener: unix:///path or tcp://address:port. Without
+    /// The program's admin listener: `unix:///path` or `tcp://address:port`. Without
     /// it every program with a socket below /run/carrick or /var/lib/carrick is shown.
     #[arg(long, value_name = "URL")]
     admin: Option<carrick_telemetry::Address>,
@@ -67,14 +67,13 @@ fn sockets() -> Vec<PathBuf> {
 }
 
 async fn ask(url: &str) -> Result<Value> {
-    let (code, body) = match url.strip_prefix("unix://") {
-        Some(path) => crate::http::get_unix(path.as_ref(), "/status").await?,
-        None => {
-            let place = url.strip_prefix("tcp://").unwrap_or(url);
-            let io = TcpStream::connect(place).await;
-            let io = io.with_context(|| format!("nothing listens on {place}"))?;
-            crate::http::get(io, place, "/status").await?
-        }
+    let (code, body) = if let Some(path) = url.strip_prefix("unix://") {
+        crate::http::get_unix(path.as_ref(), "/status").await?
+    } else {
+        let place = url.strip_prefix("tcp://").unwrap_or(url);
+        let io = TcpStream::connect(place).await;
+        let io = io.with_context(|| format!("nothing listens on {place}"))?;
+        crate::http::get(io, place, "/status").await?
     };
     ensure!(code.is_success(), "{url} answers {code}");
     Ok(serde_json::from_slice(&body)?)

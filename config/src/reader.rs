@@ -69,10 +69,9 @@ pub fn markdown(variables: &[Variable]) -> String {
 pub struct Mistakes(pub Vec<Invalid>);
 
 fn lines(mistakes: &[Invalid]) -> String {
-    mistakes
-        .iter()
-        .map(|mistake| format!("\n  {mistake}"))
-        .collect()
+    mistakes.iter().fold(String::new(), |text, mistake| {
+        text + "\n  " + &mistake.to_string()
+    })
 }
 
 /// Turns settings into values and collects the mistakes.
@@ -115,10 +114,8 @@ impl<'a> Reader<'a> {
     ) -> Option<T> {
         let variable = self.variables.iter().find(|variable| variable.name == name);
         let variable = variable.unwrap_or_else(|| panic!("{name} is not in the table"));
-        let text = self
-            .source
-            .text(name)
-            .filter(|text| !text.trim().is_empty());
+        // As with NSM's programs, what is set to nothing is nothing, not the default.
+        let text = self.source.text(name);
         let value = parse(text.as_deref().unwrap_or(variable.default).trim());
         value
             .map_err(|mut mistake| {
@@ -126,18 +123,10 @@ impl<'a> Reader<'a> {
                     text.is_some(),
                     "the default of {name} is a mistake: {mistake}"
                 );
-                mistake.field = name.to_owned();
+                name.clone_into(&mut mistake.field);
                 self.mistakes.push(mistake);
             })
             .ok()
-    }
-
-    /// Whether a variable is set to something.
-    #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
-        self.source
-            .text(name)
-            .is_some_and(|text| !text.trim().is_empty())
     }
 
     /// Remembers a mistake that shows only when values are seen together.
@@ -188,10 +177,12 @@ mod tests {
 
     #[test]
     fn what_is_not_set_has_its_default() {
-        assert_eq!(
-            read(&[("A", "")]).unwrap(),
-            (7, std::time::Duration::from_secs(15))
-        );
+        assert_eq!(read(&[]).unwrap(), (7, std::time::Duration::from_secs(15)));
+    }
+
+    #[test]
+    fn what_is_set_to_nothing_does_not_have_its_default() {
+        assert_eq!(read(&[("A", "")]).unwrap_err().0[0].field, "A");
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Mechanisms {
 
     /// Whether the offer of a refresh still is what was chosen: a client that
     /// moved to another namespace or address needs a new link.
-    fn still_holds(&self, chosen: &Chosen, connection: &Connection) -> bool {
+    fn still_holds(chosen: &Chosen, connection: &Connection) -> bool {
         let same = |offer: &Mechanism| {
             let ours = &chosen.mechanism;
             let at = |parameter| offer.parameter(parameter) == ours.parameter(parameter);
@@ -124,7 +124,7 @@ impl Element for Mechanisms {
     ) -> Result<Connection, carrick_chain::Error> {
         if !state
             .as_ref()
-            .is_some_and(|chosen| self.still_holds(chosen, &connection))
+            .is_some_and(|chosen| Self::still_holds(chosen, &connection))
         {
             let chosen = self
                 .choose(&connection)

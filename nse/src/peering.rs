@@ -236,9 +236,9 @@ async fn close(dials: &Dials, id: &ConnectionId) {
 async fn follow(vl3: Vl3, dials: Dials, link: Link, mut status: watch::Receiver<ClientStatus>) {
     let mut changes = vl3.changes();
     loop {
-        let state = status.borrow_and_update().state.clone();
-        let healing = matches!(state, ClientState::Connecting | ClientState::Healing);
-        let over = match state {
+        let now = status.borrow_and_update().state.clone();
+        let healing = matches!(now, ClientState::Connecting | ClientState::Healing);
+        let over = match now {
             ClientState::Closed => true,
             ClientState::Up(answer) => PeerClient::link(&answer).addresses != link.addresses,
             ClientState::Connecting | ClientState::Healing => has_left(&vl3, &link.connection),
@@ -247,7 +247,7 @@ async fn follow(vl3: Vl3, dials: Dials, link: Link, mut status: watch::Receiver<
             break;
         }
         tokio::select! {
-            changed = status.changed() => if changed.is_err() { break },
+            news = status.changed() => if news.is_err() { break },
             Ok(()) = changes.changed(), if healing => {}
         }
     }

@@ -74,7 +74,7 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let metrics = Metrics::new();
     let readiness = Readiness::new();
     let ready = Ready::new(&readiness);
-    let (parts, prefix_client) = assemble(&config, &store, &metrics).await?;
+    let (parts, prefix_client) = assemble(&config, &store, &metrics)?;
     let mut lifecycle = Lifecycle::new(config.times.grace);
     let stages = Stages::new(&mut lifecycle, config.times.grace);
 
@@ -169,7 +169,7 @@ fn file_name(name: &str) -> String {
     name.replace('/', "_")
 }
 
-async fn assemble(
+fn assemble(
     config: &Arc<Config>,
     store: &Store,
     metrics: &Metrics,

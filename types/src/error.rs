@@ -19,6 +19,10 @@ impl Invalid {
     pub const VALUE_MAX: usize = 120;
 
     /// Says that `value` of `field` is not `expected`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "texts and numbers are passed as they are"
+    )]
     pub fn new(field: impl Into<String>, value: impl ToString, expected: &'static str) -> Self {
         let mut value = value.to_string();
         if value.len() > Self::VALUE_MAX {

@@ -113,7 +113,9 @@ impl ServiceName {
     /// The part before `@`, which is how the service's own domain knows it.
     #[must_use]
     pub fn target(&self) -> &str {
-        self.0.split_once('@').map_or(&*self.0, |(target, _)| target)
+        self.0
+            .split_once('@')
+            .map_or(&*self.0, |(target, _)| target)
     }
 
     /// The part after `@`, if any.
@@ -142,7 +144,8 @@ impl IfName {
         let name = name.as_ref();
         let fits = (1..=Self::MAX).contains(&name.len())
             && !matches!(name, "." | "..")
-            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+            && !name
+                .contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
         if fits {
             Ok(Self(name.into()))
         } else {
@@ -165,7 +168,8 @@ impl IfName {
     pub fn of(prefix: &'static str, id: &ConnectionId) -> Self {
         assert!(prefix.len() <= 3, "an interface prefix has at most 3 bytes");
         let hash = fnv1a(id.as_str().as_bytes()) >> 16;
-        Self::new(format!("{prefix}{hash:012x}")).expect("a short prefix and 12 hex digits are valid")
+        Self::new(format!("{prefix}{hash:012x}"))
+            .expect("a short prefix and 12 hex digits are valid")
     }
 
     /// The name itself.
@@ -228,7 +232,10 @@ mod tests {
         let id = ConnectionId::new("5fa8b1a0-7a2f-4a9f-8bb1-2f2f0d9f6f10").unwrap();
         assert_eq!(IfName::of("cl", &id), IfName::of("cl", &id));
         assert!(IfName::of("cl", &id).as_str().len() <= IfName::MAX);
-        assert_ne!(IfName::of("cl", &id), IfName::of("cl", &ConnectionId::new("other").unwrap()));
+        assert_ne!(
+            IfName::of("cl", &id),
+            IfName::of("cl", &ConnectionId::new("other").unwrap())
+        );
     }
 
     #[test]
@@ -242,6 +249,9 @@ mod tests {
     #[test]
     fn a_service_name_splits_at_its_domain() {
         let name = ServiceName::new("vl3@floating.domain").unwrap();
-        assert_eq!((name.target(), name.domain()), ("vl3", Some("floating.domain")));
+        assert_eq!(
+            (name.target(), name.domain()),
+            ("vl3", Some("floating.domain"))
+        );
     }
 }

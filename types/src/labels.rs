@@ -18,12 +18,19 @@ impl Labels {
     /// (NSM's meaning of a selector; an empty one matches everything).
     #[must_use]
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        self.0.iter().all(|(key, value)| other.value(key) == Some(value))
+        self.0
+            .iter()
+            .all(|(key, value)| other.value(key) == Some(value))
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(labels: I) -> Self {
-        Self(labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+        Self(
+            labels
+                .into_iter()
+                .map(|(k, v)| (k.into(), v.into()))
+                .collect(),
+        )
     }
 }

@@ -46,15 +46,23 @@ impl Mechanism {
 
     /// Sets a parameter.
     #[must_use]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "texts and numbers are passed as they are"
+    )]
     pub fn with(mut self, parameter: &str, value: impl ToString) -> Self {
-        self.parameters.insert(parameter.to_owned(), value.to_string());
+        self.parameters
+            .insert(parameter.to_owned(), value.to_string());
         self
     }
 
     /// A parameter's value; an empty one counts as absent.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.parameters
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 }
 
@@ -116,7 +124,7 @@ words! {
 words! {
     /// The kind of link (`Mechanism.type`).
     MechanismType {
-        /// IPsec tunnel.
+        /// `IPsec` tunnel.
         Ipsec = "IPSEC",
         /// Linux kernel interface.
         Kernel = "KERNEL",
@@ -128,7 +136,7 @@ words! {
         Vfio = "VFIO",
         /// VXLAN tunnel (RFC 7348).
         Vxlan = "VXLAN",
-        /// WireGuard tunnel.
+        /// `WireGuard` tunnel.
         Wireguard = "WIREGUARD",
     }
 }

@@ -78,7 +78,9 @@ impl PathSegment {
     /// Whether this segment is what `want` asks for; empty fields ask nothing.
     fn matches(&self, want: &Self) -> bool {
         let field = |is: &str, want: &str| want.is_empty() || is == want;
-        field(&self.name, &want.name) && field(&self.id, &want.id) && field(&self.token, &want.token)
+        field(&self.name, &want.name)
+            && field(&self.id, &want.id)
+            && field(&self.token, &want.token)
     }
 }
 
@@ -128,12 +130,21 @@ mod tests {
     fn a_selector_matches_a_contiguous_run_anywhere() {
         let path = Path {
             index: 0,
-            segments: vec![segment("nsc", "1"), segment("mgr", "2"), segment("nse", "3")],
+            segments: vec![
+                segment("nsc", "1"),
+                segment("mgr", "2"),
+                segment("nse", "3"),
+            ],
         };
         assert!(path.matches(&[]));
         assert!(path.matches(&[segment("mgr", ""), segment("", "3")]));
         assert!(!path.matches(&[segment("nsc", ""), segment("nse", "")]));
-        assert!(!path.matches(&[segment("", ""), segment("", ""), segment("", ""), segment("", "")]));
+        assert!(!path.matches(&[
+            segment("", ""),
+            segment("", ""),
+            segment("", ""),
+            segment("", "")
+        ]));
     }
 
     #[test]

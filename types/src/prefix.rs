@@ -91,7 +91,7 @@ impl Prefix {
     #[must_use]
     pub fn default_network(self) -> Self {
         let length = self.length().min(self.width() / 2);
-        Self::of(self.network(), length).expect("half the width is a valid length")
+        Self::of(self.network(), length).unwrap_or(self)
     }
 
     /// The prefix as a network with length.
@@ -138,7 +138,13 @@ impl FromStr for Prefix {
         IpNet::from_str(text)
             .or_else(|_| IpAddr::from_str(text).map(IpNet::from))
             .map(Self::new)
-            .map_err(|_| Invalid::new("prefix", text, "a prefix such as 10.0.0.0/24 or 2001:db8::/112"))
+            .map_err(|_| {
+                Invalid::new(
+                    "prefix",
+                    text,
+                    "a prefix such as 10.0.0.0/24 or 2001:db8::/112",
+                )
+            })
     }
 }
 
@@ -198,9 +204,18 @@ mod tests {
 
     #[test]
     fn the_network_of_a_prefix_is_half_as_long() {
-        assert_eq!(prefix("10.1.2.0/24").default_network(), prefix("10.1.0.0/16"));
-        assert_eq!(prefix("2001:db8::/112").default_network(), prefix("2001:db8::/64"));
-        assert_eq!(prefix("10.0.0.0/12").default_network(), prefix("10.0.0.0/12"));
+        assert_eq!(
+            prefix("10.1.2.0/24").default_network(),
+            prefix("10.1.0.0/16")
+        );
+        assert_eq!(
+            prefix("2001:db8::/112").default_network(),
+            prefix("2001:db8::/64")
+        );
+        assert_eq!(
+            prefix("10.0.0.0/12").default_network(),
+            prefix("10.0.0.0/12")
+        );
     }
 
     #[test]

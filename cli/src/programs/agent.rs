@@ -2,8 +2,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+pub(crate) const VARIABLES: &[carrick_config::Variable] = &[];
+
 pub(crate) fn help() -> String {
-    String::new()
+    super::settings(VARIABLES)
 }
 
 pub(crate) async fn run() -> Result<ExitCode> {

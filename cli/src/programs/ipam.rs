@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{common, settings, told, with_telemetry};
 
-const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     Variable { name: "NSM_LISTEN_ON", default: "unix:///listen.on.socket", meaning: "Where to listen, URLs with commas between them." },
     Variable { name: "NSM_PREFIX", default: "169.254.0.0/16", meaning: "The network that is divided; several, e.g. one for each address family, with commas between them." },
     Variable { name: "NSM_CLIENT_PREFIX_LEN", default: "24", meaning: "Length of an endpoint's prefix in bits; one for each network, or one for all." },
@@ -60,10 +60,6 @@ struct Config {
     excluded: Vec<Prefix>,
     state_dir: Option<PathBuf>,
     admin: Option<Address>,
-}
-
-pub(crate) fn variables() -> &'static [Variable] {
-    VARIABLES
 }
 
 pub(crate) fn help() -> String {
@@ -118,7 +114,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = read()?;
-    with_telemetry(common("ipam")?, serve_prefixes(config)).await
+    with_telemetry(common("ipam"), serve_prefixes(config)).await
 }
 
 async fn serve_prefixes(config: Config) -> Result<Outcome> {
@@ -179,9 +175,9 @@ fn table(report: &Report) -> String {
         ("former clients", lines(&report.history)),
     ];
     let full = sections.into_iter().filter(|(_, lines)| !lines.is_empty());
-    let text: String = full
-        .map(|(title, lines)| format!("{title} ({})\n  {}\n", lines.len(), lines.join("\n  ")))
-        .collect();
+    let text = full.fold(String::new(), |text, (title, lines)| {
+        text + &format!("{title} ({})\n  {}\n", lines.len(), lines.join("\n  "))
+    });
     if text.is_empty() { "nothing is stored\n".into() } else { text }
 }
 

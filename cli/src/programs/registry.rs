@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{common, settings, told, with_telemetry};
 
-const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     Variable { name: "NSM_NAME", default: "registry", meaning: "Name of the registry, also of its file." },
     Variable { name: "NSM_LISTEN_ON", default: "unix:///run/carrick/registry.sock", meaning: "Where to listen, URLs with commas between them." },
     Variable { name: "NSM_INSECURE", default: "false", meaning: "Whether plaintext over TCP is allowed; loudly logged." },
@@ -33,10 +33,6 @@ struct Config {
     expire: Duration,
     state_dir: Option<PathBuf>,
     admin: Option<Address>,
-}
-
-pub(crate) fn variables() -> &'static [Variable] {
-    VARIABLES
 }
 
 pub(crate) fn help() -> String {
@@ -67,7 +63,7 @@ fn read() -> Result<Config> {
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let config = read()?;
-    with_telemetry(common("registry")?, serve_registry(config)).await
+    with_telemetry(common("registry"), serve_registry(config)).await
 }
 
 async fn serve_registry(config: Config) -> Result<Outcome> {

@@ -185,7 +185,7 @@ impl Config {
                 state_dir: r.read("CARRICK_STATE_DIR", carrick_config::optional_path)?,
                 admin: r.read("CARRICK_ADMIN", admin)?,
                 log_level: r.read("NSM_LOG_LEVEL", text)?,
-                telemetry: read_telemetry(r)?,
+                telemetry: read_telemetry(r)?.0,
                 max_connections: r.read("CARRICK_MAX_CONNECTIONS", number(1..=1_000_000))?,
                 name: name?,
                 services: services?,
@@ -345,11 +345,14 @@ fn read_dns(r: &mut Reader<'_>) -> Option<Dns> {
     })
 }
 
+/// Where traces go, if anywhere.
+struct Traces(Option<String>);
+
 /// Traces are sent only where `TELEMETRY` says so (NSM `opentelemetry.IsEnabled`).
-fn read_telemetry(r: &mut Reader<'_>) -> Option<Option<String>> {
+fn read_telemetry(r: &mut Reader<'_>) -> Option<Traces> {
     let on = r.read("TELEMETRY", boolean)?;
     let endpoint = r.read("NSM_OPEN_TELEMETRY_ENDPOINT", text)?;
-    Some(on.then_some(endpoint))
+    Some(Traces(on.then_some(endpoint)))
 }
 
 fn url(text: &str) -> Result<Url, Invalid> {
