@@ -439,3 +439,27 @@ fn the_number_of_peers_is_bounded() {
         Err(Refusal::Full(2))
     );
 }
+
+#[test]
+fn a_link_of_ours_yields_to_a_dial_of_the_greater_name_and_is_closed() {
+    let mut bed = bed();
+    bed.see("z", 50);
+    bed.dialed(1, "z", "mine");
+    let close = Action::Close {
+        connection: conn("mine"),
+    };
+    assert_eq!(bed.admit("z", "cz"), (Ok(()), vec![close]));
+}
+
+#[test]
+fn a_working_link_of_ours_does_not_yield_to_the_lesser_name_unless_that_restarted() {
+    let mut bed = bed();
+    bed.see("a", 50);
+    bed.dialed(1, "a", "mine");
+    assert_eq!(bed.admit("a", "ca").0, Err(Refusal::AlreadyLinked));
+    bed.see("a", 200);
+    let close = Action::Close {
+        connection: conn("mine"),
+    };
+    assert_eq!(bed.admit("a", "ca"), (Ok(()), vec![close]));
+}

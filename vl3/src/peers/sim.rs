@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) delay: Duration,
     /// Share of messages that are lost.
     pub(super) loss: f64,
+    /// How far registries may be wrong about when an endpoint registered.
+    pub(super) skew: Duration,
     /// Dials that reached an endpoint.
     pub(super) requests: usize,
 }
@@ -99,6 +101,7 @@ impl World {
             rng: fastrand::Rng::with_seed(seed),
             delay: Duration::from_millis(100),
             loss: 0.0,
+            skew: Duration::ZERO,
             requests: 0,
         };
         for i in 0..nodes {
@@ -147,6 +150,15 @@ impl World {
         }
     }
 
+    /// Starts those that are not running.
+    pub(super) fn boot_the_dead(&mut self) {
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].up {
+                self.boot(node);
+            }
+        }
+    }
+
     /// Ends an endpoint without a word.
     pub(super) fn kill(&mut self, node: usize) {
         self.nodes[node].up = false;
@@ -167,7 +179,9 @@ impl World {
 
     fn tell_of(&mut self, listener: usize, subject: usize) {
         if self.nodes[listener].sees[subject] {
-            let endpoint = self.endpoint(subject);
+            let mut endpoint = self.endpoint(subject);
+            let skew = self.skew.mul_f64(self.rng.f64());
+            endpoint.registered_at = endpoint.registered_at.map(|at| at + skew);
             let at = self.soon();
             self.push(at, listener, What::Tell(Event::Seen(endpoint)));
         }
@@ -440,6 +454,13 @@ impl World {
                 }
             }
         }
+        let held = self.conns.iter().flat_map(|(conn, ends)| {
+            let ends = [(ends.from, ends.from_has), (ends.to, ends.to_has)];
+            ends.into_iter().map(move |(node, has)| (conn, node, has))
+        });
+        let forgotten = |node: usize, conn| self.nodes[node].set.peer_of(conn).is_none();
+        let leaked = held.filter(|(conn, node, has)| *has && forgotten(*node, conn));
+        faults.extend(leaked.map(|(conn, node, _)| format!("{conn} is left at {node}")));
         faults
     }
 }
