@@ -12,8 +12,7 @@ use crate::{Metrics, Vl3};
 ///
 /// Stands before the addresses, which treat the two differently
 /// ([`Vl3::dialled_by`]). Of a peer's addresses and routes what
-/// the network's filter accepts is passed on; a client's routes never are, nor
-/// is its word on addresses of the endpoint's side.
+/// the network's filter accepts is passed on; a client's routes never are.
 #[derive(Clone, Debug)]
 pub struct Recognise {
     vl3: Vl3,
