@@ -30,13 +30,17 @@ pub enum Error {
     Telemetry(#[source] carrick_telemetry::Error),
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. A cause that only repeats what is there
+/// already is left out.
 pub(crate) fn causes(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = error.source();
     }
     line

@@ -289,14 +289,10 @@ impl Keeper {
     }
 
     fn log(&mut self, error: &Error) {
-        let shown = error as &dyn std::error::Error;
         if self.reason.is_new(error) {
-            warn!(
-                error = shown,
-                "Request failed, trying again until it succeeds"
-            );
+            warn!(error = %self.reason, "Request failed, trying again until it succeeds");
         } else {
-            debug!(error = shown, "Request failed again");
+            debug!(error = %self.reason, "Request failed again");
         }
     }
 

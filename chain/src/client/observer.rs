@@ -156,11 +156,10 @@ impl Observer {
                 self.reason.forget();
             }
             Err(error) => {
-                let shown = &error as &dyn std::error::Error;
                 if self.reason.is_new(&error) {
-                    warn!(error = shown, "cannot monitor the connection, trying again");
+                    warn!(error = %self.reason, "cannot monitor the connection, trying again");
                 } else {
-                    debug!(error = shown, "cannot monitor the connection yet");
+                    debug!(error = %self.reason, "cannot monitor the connection yet");
                 }
                 self.open_failures = self.open_failures.saturating_add(1);
                 let wait = self

@@ -1,13 +1,21 @@
 //! Which failures are worth a line in the log. Pure.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use crate::Error;
 
 /// Why the last try failed, so that a next hop which is away for a day is one
-/// line in the log and not one for each try.
+/// line in the log and not one for each try. Shows the error and its causes;
+/// structured logs show an error's first level only.
 #[derive(Debug, Default)]
 pub(super) struct Reason(Option<String>);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("none"))
+    }
+}
 
 impl Reason {
     /// Remembers an error; whether it is another than the one before.
@@ -28,8 +36,12 @@ fn causes(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
+        let text = error.to_string();
+        // What the transport says repeats itself.
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
         cause = error.source();
     }
     line
@@ -49,6 +61,7 @@ mod tests {
         let mut reason = Reason::default();
         let said = ["away", "away", "full", "away"].map(|why| reason.is_new(&error(why)));
         assert_eq!(said, [true, false, true, true]);
+        assert!(reason.to_string().ends_with(" failed: away"), "{reason}");
         reason.forget();
         assert!(reason.is_new(&error("away")));
     }
