@@ -119,7 +119,5 @@ fn check_netns(field: &str, netns: &Netns) -> Result<(), Invalid> {
 }
 
 fn is_file_name(name: &str) -> bool {
-    (1..=255).contains(&name.len())
-        && !name.contains(['/', '\0'])
-        && !matches!(name, "." | "..")
+    (1..=255).contains(&name.len()) && !name.contains(['/', '\0']) && !matches!(name, "." | "..")
 }

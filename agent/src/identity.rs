@@ -161,7 +161,14 @@ mod tests {
 
     #[test]
     fn other_devices_have_no_alias_of_ours() {
-        for text in ["", "uplink", "carrick", "carrick:x:a:b", "carrick:c:a", "carrick:c:a:"] {
+        for text in [
+            "",
+            "uplink",
+            "carrick",
+            "carrick:x:a:b",
+            "carrick:c:a",
+            "carrick:c:a:",
+        ] {
             assert_eq!(Alias::parse(text), None, "{text}");
         }
     }

@@ -8,6 +8,7 @@ mod observe;
 mod ping;
 mod put;
 mod router;
+mod settle;
 mod state;
 mod step;
 mod worker;

@@ -11,12 +11,19 @@ mod identity;
 mod interface;
 mod kernel;
 mod object;
+#[cfg(feature = "test-util")]
+mod recording;
+mod remote;
 
 pub use error::Error;
 pub use identity::hardware_address;
 pub use interface::{Agent, Protocol};
 pub use kernel::Kernel;
 pub use object::{Change, End, Found, Link, LinkKind, LinkRoute, Netns, Router, Side};
+
+#[cfg(feature = "test-util")]
+pub use recording::Recording;
+pub use remote::{RemoteAgent, Server, ServerError};
 
 /// A bound socket as [`Agent::bind`] hands it out: nonblocking, ready for tokio's `from_std`.
 pub type Socket = std::os::fd::OwnedFd;

@@ -3,6 +3,8 @@
 
 #[path = "agent/both.rs"]
 mod both;
+#[path = "agent/remote.rs"]
+mod remote;
 #[path = "agent/rig.rs"]
 mod rig;
 #[path = "agent/vxlan.rs"]

@@ -7,6 +7,7 @@ use super::netns::Namespaces;
 use super::observe::Slot;
 use super::put::put_link;
 use super::router::{delete_router, put_router};
+use super::settle::settle;
 use super::state::{EndState, RouterState};
 use super::step::Step;
 use crate::{Change, Error, Netns, Side};
@@ -28,7 +29,12 @@ pub(super) enum Done {
     /// A namespace was made.
     MadeNetns { name: String },
     /// A VXLAN was replaced; these steps make it again.
-    RemovedVxlan { own: Step, netns: Netns, index: u32, was: Box<EndState> },
+    RemovedVxlan {
+        own: Step,
+        netns: Netns,
+        index: u32,
+        was: Box<EndState>,
+    },
 }
 
 /// Makes the changes, or none of them.
@@ -77,9 +83,7 @@ fn delete_all(namespaces: &mut Namespaces, changes: &[Change]) -> Result<(), Err
 
 fn puts_link(changes: &[Change], netns: &Netns, id: &ConnectionId, side: Side) -> bool {
     changes.iter().any(|change| match change {
-        Change::PutLink(link) => {
-            (&link.near.netns, &link.id, link.side) == (netns, id, side)
-        }
+        Change::PutLink(link) => (&link.near.netns, &link.id, link.side) == (netns, id, side),
         _ => false,
     })
 }
@@ -133,7 +137,9 @@ pub(super) fn make(
         .socket
         .change(messages)
         .map_err(Error::kernel(format!("talk to the kernel in {netns}")))?;
-    let Some(first) = refused.into_iter().find(|refusal| !steps[refusal.position].is_met(&refusal.source))
+    let Some(first) = refused
+        .into_iter()
+        .find(|refusal| !steps[refusal.position].is_met(&refusal.source))
     else {
         return Ok(());
     };
@@ -146,8 +152,8 @@ pub(super) fn make(
 impl Step {
     /// Whether a refusal means that all is as it shall be already.
     fn is_met(&self, refusal: &io::Error) -> bool {
-        use nix::libc::{EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH};
         use super::step::Toggle::{Add, Remove};
+        use nix::libc::{EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH};
         let number = error_number(refusal);
         match self {
             Self::Address { toggle: Remove, .. } => number == Some(EADDRNOTAVAIL),
@@ -220,6 +226,9 @@ pub(super) fn converge_end(
             break;
         }
         make(namespaces, netns, &steps)?;
+    }
+    if wanted.has_v6() {
+        settle(namespaces, netns, index)?;
     }
     Ok(())
 }

@@ -17,7 +17,11 @@ pub(super) fn bind(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedF
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
     };
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        kind.nonblocking().cloexec(),
+        None,
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

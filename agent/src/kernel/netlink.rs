@@ -245,7 +245,11 @@ fn refusal(error: &netlink_packet_core::ErrorMessage, flags: u16) -> io::Error {
     let words = netlink_packet_core::NlasIterator::new(attributes)
         .filter_map(Result::ok)
         .find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)
-        .map(|nla| String::from_utf8_lossy(nla.value()).trim_end_matches('\0').to_owned());
+        .map(|nla| {
+            String::from_utf8_lossy(nla.value())
+                .trim_end_matches('\0')
+                .to_owned()
+        });
     match words {
         Some(words) => io::Error::new(plain.kind(), Refused { plain, words }),
         None => plain,

@@ -235,7 +235,9 @@ fn open_inode(identity: Identity) -> io::Result<File> {
         }
         // Another namespace may have come by in between.
         if let Ok(file) = open_path(&path)
-            && file.metadata().is_ok_and(|now| (now.dev(), now.ino()) == identity)
+            && file
+                .metadata()
+                .is_ok_and(|now| (now.dev(), now.ino()) == identity)
         {
             return Ok(file);
         }
@@ -297,7 +299,13 @@ fn share_folder() -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let share = || {
         let none = None::<&str>;
-        mount(none, folder, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none)
+        mount(
+            none,
+            folder,
+            none,
+            MsFlags::MS_SHARED | MsFlags::MS_REC,
+            none,
+        )
     };
     match share() {
         // Not a mount of its own yet.

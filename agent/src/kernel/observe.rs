@@ -5,7 +5,9 @@ use std::io;
 use std::net::IpAddr;
 
 use carrick_types::{ConnectionId, IpNet, Prefix};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     State,
@@ -97,15 +99,34 @@ impl Socket {
         Ok(Some(device))
     }
 
-    /// Whether a device takes packets (RFC 2863 `ifOperStatus`).
-    pub(super) fn is_operational(&mut self, index: u32) -> io::Result<bool> {
+    /// Whether a device takes packets (RFC 2863 `ifOperStatus`) and its IPv6
+    /// addresses are in use (RFC 4862 §5.4: none is tentative).
+    pub(super) fn is_settled(&mut self, index: u32) -> io::Result<bool> {
         let answers = self.ask(vec![get_link(index)])?;
         let Some(Some(RouteNetlinkMessage::NewLink(message))) = answers.into_iter().next() else {
             return Ok(true); // gone; the next step will say so
         };
-        Ok(message
-            .attributes
-            .contains(&LinkAttribute::OperState(State::Up)))
+        let is_waiting = message.attributes.iter().any(|attribute| {
+            let LinkAttribute::OperState(state) = attribute else {
+                return false;
+            };
+            // A tunnel and the loopback device do not know better.
+            !matches!(state, State::Up | State::Unknown)
+        });
+        if is_waiting {
+            return Ok(false);
+        }
+        let mut is_settled = true;
+        let mut question = AddressMessage::default();
+        question.header.family = AddressFamily::Inet6;
+        question.header.index = index;
+        self.dump(RouteNetlinkMessage::GetAddress(question), |answer| {
+            if let RouteNetlinkMessage::NewAddress(message) = answer {
+                let is_tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
+                is_settled &= !is_tentative || address(&message).is_none();
+            }
+        })?;
+        Ok(is_settled)
     }
 
     /// Reads what lies on a device.
@@ -350,20 +371,26 @@ fn destination(message: &RouteMessage) -> Prefix {
         AddressFamily::Inet6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
     };
-    let network = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(address) => ip(address),
-        _ => None,
-    });
+    let network = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(address) => ip(address),
+            _ => None,
+        });
     let length = message.header.destination_prefix_length;
     Prefix::of(network.unwrap_or(zero), length)
         .unwrap_or_else(|_| carrick_types::host(network.unwrap_or(zero)))
 }
 
 fn oif(message: &RouteMessage) -> Option<u32> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
 use carrick_types::ConnectionId;
 
@@ -10,6 +9,7 @@ use super::batch::{Done, converge_end, delete_device, make, observe_end};
 use super::netlink::error_number;
 use super::netns::Namespaces;
 use super::observe::{Device, DeviceKind, Slot};
+use super::settle::settle;
 use super::state::EndState;
 use super::step::{self, Step, Vxlan};
 use crate::{Error, Link, LinkKind, Netns, Side};
@@ -52,7 +52,13 @@ fn put_given(
         id: link.id.clone(),
         netns: netns.clone(),
     })?;
-    change_end(namespaces, netns, device.index, &EndState::near(link), journal)
+    change_end(
+        namespaces,
+        netns,
+        device.index,
+        &EndState::near(link),
+        journal,
+    )
 }
 
 fn put_veth(
@@ -74,7 +80,14 @@ fn put_veth(
         return change_end(namespaces, far_netns, far_device.index, &far, journal);
     }
     let near_index = clear(namespaces, netns, link, link.side, near_slot, journal)?;
-    let far_index = clear(namespaces, far_netns, link, link.side.other(), far_slot, journal)?;
+    let far_index = clear(
+        namespaces,
+        far_netns,
+        link,
+        link.side.other(),
+        far_slot,
+        journal,
+    )?;
     let create = Step::CreateVeth {
         near: new_device(&near, near_index),
         far: new_device(&far, far_index),
@@ -88,7 +101,11 @@ fn put_veth(
     });
     make(namespaces, netns, &steps)?;
     make(namespaces, far_netns, &far.fresh().steps(&far, far_index))?;
-    await_queue(namespaces, netns, near_index)
+    settle(namespaces, netns, near_index)?;
+    if far.has_v6() {
+        settle(namespaces, far_netns, far_index)?;
+    }
+    Ok(())
 }
 
 fn put_vxlan(
@@ -112,7 +129,11 @@ fn put_vxlan(
         netns: netns.clone(),
         index,
     });
-    make(namespaces, netns, &near.fresh().steps(&near, index))
+    make(namespaces, netns, &near.fresh().steps(&near, index))?;
+    if near.has_v6() {
+        settle(namespaces, netns, index)?;
+    }
+    Ok(())
 }
 
 /// Where the socket's namespace is the underlay, the device can be anywhere.
@@ -231,26 +252,4 @@ fn new_device(state: &EndState, index: u32) -> step::Device {
         mac: state.mac,
         mtu: state.mtu,
     }
-}
-
-/// Waits until the near end of a new veth takes packets. It was set up before the
-/// far end, so the kernel gives it a queue only when its worker (linkwatch) has
-/// seen the carrier: some ten microseconds later.
-fn await_queue(namespaces: &mut Namespaces, netns: &Netns, index: u32) -> Result<(), Error> {
-    const TRIES: u32 = 100;
-    const PAUSE: Duration = Duration::from_micros(20);
-    let handle = namespaces.enter(netns)?;
-    for attempt in 0..TRIES {
-        let is_ready = handle
-            .socket
-            .is_operational(index)
-            .map_err(Error::kernel(format!("read a device in {netns}")))?;
-        if is_ready {
-            return Ok(());
-        }
-        #[expect(clippy::disallowed_methods, reason = "the thread is not one of a runtime")]
-        std::thread::sleep(PAUSE * (attempt / 10 + 1));
-    }
-    tracing::debug!(%netns, index, "a new device is still not operational");
-    Ok(())
 }

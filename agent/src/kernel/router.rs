@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::batch::{Done, make};
 use super::netns::Namespaces;
+use super::settle::settle;
 use super::state::{LOOPBACK, RouterState};
 use super::step::Step;
 use crate::{Error, Netns, Router};
@@ -65,7 +66,7 @@ pub(super) fn converge(
         }
         make(namespaces, netns, &steps)?;
     }
-    Ok(())
+    settle(namespaces, netns, LOOPBACK)
 }
 
 fn observe(namespaces: &mut Namespaces, netns: &Netns) -> Result<RouterState, Error> {
@@ -80,7 +81,10 @@ fn observe(namespaces: &mut Namespaces, netns: &Netns) -> Result<RouterState, Er
 fn configure(namespaces: &mut Namespaces, router: &Router) -> Result<(), Error> {
     let netns = &router.netns;
     let needs_v6 = router.addresses.iter().any(|address| address.is_ipv6())
-        || router.unreachable.iter().any(|prefix| prefix.network().is_ipv6());
+        || router
+            .unreachable
+            .iter()
+            .any(|prefix| prefix.network().is_ipv6());
     let settings = match netns {
         Netns::Named(_) => NAMED,
         _ if needs_v6 => FORWARDING,

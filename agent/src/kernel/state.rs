@@ -65,6 +65,12 @@ impl EndState {
         })
     }
 
+    /// Whether it has IPv6 addresses.
+    pub(super) fn has_v6(&self) -> bool {
+        let addresses = self.dressing.iter().flat_map(|on| &on.addresses);
+        addresses.into_iter().any(|net| net.addr().is_ipv6())
+    }
+
     /// The device as it is right after it was made.
     pub(super) fn fresh(&self) -> Self {
         Self {
@@ -165,7 +171,12 @@ impl Dressing {
             .difference(&wanted.routes)
             .partition(|old| wanted.routes.iter().any(|new| clash(old, new)));
         steps.extend(before.into_iter().map(|old| route(Toggle::Remove, old)));
-        let added = wanted.routes.difference(&self.routes);
+        // IPv6 takes a next hop only where its own route leads out of the same device.
+        let (direct, via): (Vec<_>, Vec<_>) = wanted
+            .routes
+            .difference(&self.routes)
+            .partition(|new| new.next_hop.is_none());
+        let added = direct.into_iter().chain(via);
         steps.extend(added.map(|new| route(Toggle::Add, new)));
         steps.extend(after.into_iter().map(|old| route(Toggle::Remove, old)));
     }
@@ -197,8 +208,7 @@ impl Dressing {
 /// IPv6 tells routes apart by prefix and next hop alone: one with another source
 /// can be added only when the former is gone.
 fn clash(old: &LinkRoute, new: &LinkRoute) -> bool {
-    old.prefix.family() == IpFamily::V6
-        && (old.prefix, old.next_hop) == (new.prefix, new.next_hop)
+    old.prefix.family() == IpFamily::V6 && (old.prefix, old.next_hop) == (new.prefix, new.next_hop)
 }
 
 /// What a router has besides links.

@@ -47,7 +47,10 @@ pub(super) enum Step {
         address: IpNet,
     },
     /// Says whose a device is, and keeps the kernel from giving it link-local addresses.
-    Claim { index: u32, alias: String },
+    Claim {
+        index: u32,
+        alias: String,
+    },
     CreateVeth {
         near: Device,
         far: Device,
@@ -60,10 +63,21 @@ pub(super) enum Step {
         netns: RawFd,
         vxlan: Vxlan,
     },
-    Delete { index: u32 },
-    Mac { index: u32, mac: Mac },
-    Mtu { index: u32, mtu: u32 },
-    Name { index: u32, name: String },
+    Delete {
+        index: u32,
+    },
+    Mac {
+        index: u32,
+        mac: Mac,
+    },
+    Mtu {
+        index: u32,
+        mtu: u32,
+    },
+    Name {
+        index: u32,
+        name: String,
+    },
     Neighbor {
         toggle: Toggle,
         index: u32,
@@ -75,8 +89,14 @@ pub(super) enum Step {
         index: u32,
         route: LinkRoute,
     },
-    Unreachable { toggle: Toggle, prefix: Prefix },
-    Up { index: u32, up: bool },
+    Unreachable {
+        toggle: Toggle,
+        prefix: Prefix,
+    },
+    Up {
+        index: u32,
+        up: bool,
+    },
 }
 
 /// A device to be made.
@@ -126,7 +146,11 @@ impl Step {
             } => {
                 let mut message = device.message();
                 message.attributes.push(LinkAttribute::NetNsFd(*netns));
-                create(message, InfoKind::Vxlan, InfoData::Vxlan(vxlan.attributes()))
+                create(
+                    message,
+                    InfoKind::Vxlan,
+                    InfoData::Vxlan(vxlan.attributes()),
+                )
             }
             Self::Delete { index } => (M::DelLink(link(*index, [])), 0),
             Self::Claim { index, alias } => set(*index, claim(alias)),
@@ -289,7 +313,9 @@ fn prefix_message(prefix: Prefix) -> RouteMessage {
     message.header.scope = RouteScope::Universe;
     if prefix.length() > 0 {
         let network = prefix.network().into();
-        message.attributes.push(RouteAttribute::Destination(network));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(network));
     }
     message
 }
@@ -307,7 +333,9 @@ fn route_message(index: u32, route: &LinkRoute) -> RouteMessage {
         None if route.prefix.network().is_ipv4() => message.header.scope = RouteScope::Link,
         None => {}
     }
-    let source = route.source.map(|source| RouteAttribute::PrefSource(source.into()));
+    let source = route
+        .source
+        .map(|source| RouteAttribute::PrefSource(source.into()));
     message.attributes.extend(source);
     message
 }

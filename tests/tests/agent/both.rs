@@ -8,6 +8,7 @@ use carrick_tests::{Namespace, remove};
 use carrick_types::Mtu;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::remote::Served;
 use crate::rig::{OWNER, PATIENCE, Rig, chain, direct, id, ip, name, prefix, via};
 
 /// Each test once with the backend itself, once through a socket.
@@ -18,6 +19,15 @@ macro_rules! both {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(Rig::new(Arc::new(Kernel::new().unwrap())).await).await;
+            })*
+        }
+
+        mod remote {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let served = Served::new(Vec::new());
+                super::$test(Rig::new(served.agent()).await).await;
             })*
         }
     };
@@ -67,12 +77,19 @@ async fn the_hardware_addresses_are_computed_and_nobody_asks_for_them(rig: Rig) 
     let link = rig.link(1, client.foreign());
     rig.put(&link).await.unwrap();
     assert!(rig.pings(&client.foreign(), "10.0.0.1", "10.0.0.0").await);
-    let neighbors = client.within(|| std::fs::read_to_string("/proc/thread-self/net/arp")).unwrap();
+    let neighbors = client
+        .within(|| std::fs::read_to_string("/proc/thread-self/net/arp"))
+        .unwrap();
     let mac = carrick_agent::hardware_address(&link.id, Side::Endpoint);
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     let lines: Vec<_> = neighbors.lines().skip(1).collect();
     // 0x6: complete (0x2) and permanent (0x4).
-    assert!(lines.iter().all(|line| line.contains(&mac) && line.contains("0x6")), "{neighbors}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.contains(&mac) && line.contains("0x6")),
+        "{neighbors}"
+    );
     assert_eq!(lines.len(), 1, "{neighbors}");
 }
 
@@ -102,7 +119,11 @@ async fn a_batch_that_fails_leaves_nothing_and_touches_nobody(rig: Rig) {
             Change::PutLink(Box::new(bad)),
         ];
         let error = rig.apply(batch).await.unwrap_err();
-        assert!(chain(&error).contains("carrick-test-nowhere"), "{}", chain(&error));
+        assert!(
+            chain(&error).contains("carrick-test-nowhere"),
+            "{}",
+            chain(&error)
+        );
         assert!(matches!(error, Error::NoNetns { .. }), "{error:?}");
     }
     let (sent, lost) = flood.end().await;
@@ -110,7 +131,9 @@ async fn a_batch_that_fails_leaves_nothing_and_touches_nobody(rig: Rig) {
     assert_eq!(lost, 0, "of {sent}");
     let found = rig.list(OWNER).await;
     assert_eq!(found.len(), 1, "{found:?}");
-    let names = two.within(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    let names = two
+        .within(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
+        .unwrap();
     assert!(!names.contains("nsm-1"), "{names}");
 }
 
@@ -121,7 +144,10 @@ async fn a_batch_that_fails_restores_what_it_had_changed(rig: Rig) {
     let before = rig.list(OWNER).await;
     let mut changed = link.clone();
     changed.mtu = Mtu::JUMBO;
-    changed.near.routes.push(via("10.9.0.0/16", "10.0.0.1", None));
+    changed
+        .near
+        .routes
+        .push(via("10.9.0.0/16", "10.0.0.1", None));
     let mut taken = rig.link(2, client.foreign());
     taken.near.name = link.near.name.clone();
     let batch = vec![
@@ -129,7 +155,11 @@ async fn a_batch_that_fails_restores_what_it_had_changed(rig: Rig) {
         Change::PutLink(Box::new(taken)),
     ];
     let error = rig.apply(batch).await.unwrap_err();
-    assert!(chain(&error).contains(link.near.name.as_str()), "{}", chain(&error));
+    assert!(
+        chain(&error).contains(link.near.name.as_str()),
+        "{}",
+        chain(&error)
+    );
     assert_eq!(rig.list(OWNER).await, before);
     assert!(rig.pings(&client.foreign(), "10.0.0.1", "10.0.0.0").await);
 }
@@ -172,7 +202,10 @@ async fn an_alias_that_is_not_ours_is_not_listed(rig: Rig) {
             let set = std::process::Command::new("ip")
                 .args(["link", "set", "lo", "alias", alias])
                 .status();
-            assert!(set.is_ok_and(|status| status.success()), "ip(8) sets an alias");
+            assert!(
+                set.is_ok_and(|status| status.success()),
+                "ip(8) sets an alias"
+            );
         }
     });
     assert_eq!(rig.list(OWNER).await.len(), 1);
@@ -215,12 +248,17 @@ async fn addresses_routes_and_mtu_change_in_place(rig: Rig) {
     rig.put(&link).await.unwrap();
     assert!(rig.pings(&client.foreign(), "10.0.0.7", "10.0.0.0").await);
     assert!(rig.pings(&client.foreign(), "fd00::7", "fd00::").await);
-    let netns = client.foreign();
-    let old = rig.agent.ping(&netns, ip("10.0.0.1"), ip("10.0.0.0"), PATIENCE);
-    assert!(old.await.is_err(), "the former address is still there");
+    assert!(
+        rig.is_cut_off(&client.foreign(), "10.0.0.1", "10.0.0.0")
+            .await
+    );
+    assert!(rig.is_cut_off(&client.foreign(), "fd00::1", "fd00::").await);
     let found = rig.list(OWNER).await;
     assert_eq!(found[0].mtu, 1400);
-    assert_eq!(found[0].routes, [prefix("10.0.0.7/32"), prefix("fd00::7/128")]);
+    assert_eq!(
+        found[0].routes,
+        [prefix("10.0.0.7/32"), prefix("fd00::7/128")]
+    );
 
     // Another source for the same routes, which IPv6 cannot keep side by side.
     let Change::PutRouter(mut router) = rig.put_router() else {
@@ -250,7 +288,9 @@ async fn a_link_moves_to_another_client_namespace(rig: Rig) {
     rig.put(&rig.link(1, two.foreign())).await.unwrap();
     assert!(rig.pings(&two.foreign(), "10.0.0.1", "10.0.0.0").await);
     assert_eq!(rig.list(OWNER).await.len(), 1);
-    let names = one.within(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    let names = one
+        .within(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
+        .unwrap();
     assert!(!names.contains("nsm-1"), "{names}");
 }
 
@@ -263,9 +303,15 @@ async fn large_transfers_pass_a_small_mtu(rig: Rig) {
     }
     for (server, target) in [("10.0.0.2:4000", "10.0.0.2"), ("[fd00::2]:4000", "fd00::2")] {
         let address: SocketAddr = server.parse().unwrap();
-        let bound = rig.agent.bind(&two.foreign(), Protocol::Tcp, address).await.unwrap();
+        let bound = rig
+            .agent
+            .bind(&two.foreign(), Protocol::Tcp, address)
+            .await
+            .unwrap();
         let listener = tokio::net::TcpListener::from_std(bound.into()).unwrap();
-        let stream = one.within(|| std::net::TcpStream::connect(address)).unwrap();
+        let stream = one
+            .within(|| std::net::TcpStream::connect(address))
+            .unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut sender = tokio::net::TcpStream::from_std(stream).unwrap();
         let (mut receiver, _) = listener.accept().await.unwrap();
@@ -274,15 +320,24 @@ async fn large_transfers_pass_a_small_mtu(rig: Rig) {
         tokio::spawn(async move { sender.write_all(&sending).await });
         let mut received = vec![0; sent.len()];
         receiver.read_exact(&mut received).await.unwrap();
-        assert!(received == sent, "{target}: what arrives is not what was sent");
+        assert!(
+            received == sent,
+            "{target}: what arrives is not what was sent"
+        );
     }
 }
 
 async fn sockets_are_bound_inside_a_namespace(rig: Rig) {
     let client = Namespace::new("client");
     rig.put(&rig.link(1, client.foreign())).await.unwrap();
-    for (server, source) in [("10.0.0.0:53", "10.0.0.1:0"), ("[fd00::]:53", "[fd00::1]:0")] {
-        let bind = |netns, address: &str| rig.agent.bind(netns, Protocol::Udp, address.parse().unwrap());
+    for (server, source) in [
+        ("10.0.0.0:53", "10.0.0.1:0"),
+        ("[fd00::]:53", "[fd00::1]:0"),
+    ] {
+        let bind = |netns, address: &str| {
+            rig.agent
+                .bind(netns, Protocol::Udp, address.parse().unwrap())
+        };
         let (router, foreign) = (rig.router.named(), client.foreign());
         let server_socket = bind(&router, server).await.unwrap();
         let server_socket = tokio::net::UdpSocket::from_std(server_socket.into()).unwrap();
@@ -294,7 +349,10 @@ async fn sockets_are_bound_inside_a_namespace(rig: Rig) {
         assert_eq!(&packet[..len], b"question");
         server_socket.send_to(b"answer", from).await.unwrap();
         let (len, from) = client_socket.recv_from(&mut packet).await.unwrap();
-        assert_eq!((&packet[..len], from), (&b"answer"[..], server.parse().unwrap()));
+        assert_eq!(
+            (&packet[..len], from),
+            (&b"answer"[..], server.parse().unwrap())
+        );
     }
 }
 
@@ -304,10 +362,15 @@ async fn what_no_link_claims_is_unreachable(rig: Rig) {
     // The route says no at once; the patience is not used up.
     let started = std::time::Instant::now();
     let router = rig.router.named();
-    let ping = rig.agent.ping(&router, ip("10.0.0.0"), ip("10.0.7.7"), PATIENCE);
+    let ping = rig
+        .agent
+        .ping(&router, ip("10.0.0.0"), ip("10.0.7.7"), PATIENCE);
     assert_eq!(ping.await.unwrap(), None);
     assert!(started.elapsed() < PATIENCE);
-    assert!(rig.is_cut_off(&client.foreign(), "10.0.0.1", "10.0.7.7").await);
+    assert!(
+        rig.is_cut_off(&client.foreign(), "10.0.0.1", "10.0.7.7")
+            .await
+    );
 }
 
 async fn two_endpoints_dress_one_end_each(rig: Rig) {
@@ -343,7 +406,10 @@ async fn two_endpoints_dress_one_end_each(rig: Rig) {
     let netns = other.router.named();
     assert!(rig.pings(&netns, "10.0.0.2", "10.0.1.0").await);
     rig.put(&made).await.unwrap();
-    assert!(rig.pings(&netns, "10.0.0.2", "10.0.1.0").await, "the maker undressed it");
+    assert!(
+        rig.pings(&netns, "10.0.0.2", "10.0.1.0").await,
+        "the maker undressed it"
+    );
     assert_eq!(other.list("nse-2").await.len(), 1);
 
     let delete = Change::DeleteLink {
@@ -392,7 +458,10 @@ async fn a_name_left_by_a_crash_is_repaired(rig: Rig) {
     rig.apply(vec![delete.clone()]).await.unwrap();
     std::fs::File::create(rig.router.path()).unwrap();
     rig.apply(vec![delete]).await.unwrap();
-    assert!(remove(&rig.router.path()).is_err(), "the name is still there");
+    assert!(
+        remove(&rig.router.path()).is_err(),
+        "the name is still there"
+    );
 }
 
 async fn what_is_no_namespace_is_refused(rig: Rig) {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use carrick_agent::{
-    Agent, Change, End, Error, Link, LinkKind, LinkRoute, Netns, Router, Side,
-};
+use carrick_agent::{Agent, Change, End, Error, Link, LinkKind, LinkRoute, Netns, Router, Side};
 use carrick_tests::Namespace;
 use carrick_types::{ConnectionId, IfName, IpNet, Mtu, Prefix, host};
 
@@ -75,7 +73,8 @@ impl Rig {
     }
 
     pub(crate) async fn put(&self, link: &Link) -> Result<(), Error> {
-        self.apply(vec![Change::PutLink(Box::new(link.clone()))]).await
+        self.apply(vec![Change::PutLink(Box::new(link.clone()))])
+            .await
     }
 
     pub(crate) async fn delete(&self, id: &ConnectionId) -> Result<(), Error> {

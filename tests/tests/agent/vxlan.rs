@@ -20,7 +20,10 @@ impl Rig {
     async fn new(v6_underlay: bool) -> Self {
         let rig = Self {
             nodes: Nodes::new(v6_underlay).await,
-            routers: [Namespace::reserve("router-a"), Namespace::reserve("router-b")],
+            routers: [
+                Namespace::reserve("router-a"),
+                Namespace::reserve("router-b"),
+            ],
             addresses: [
                 [ip("10.0.0.0"), ip("fd00::")],
                 [ip("10.0.1.0"), ip("fd00:0:0:1::")],
@@ -32,7 +35,9 @@ impl Rig {
                 addresses: rig.addresses[node].to_vec(),
                 unreachable: vec![prefix("10.0.0.0/16"), prefix("fd00::/48")],
             };
-            rig.apply(node, vec![Change::PutRouter(router)]).await.unwrap();
+            rig.apply(node, vec![Change::PutRouter(router)])
+                .await
+                .unwrap();
         }
         rig
     }
@@ -42,7 +47,8 @@ impl Rig {
     }
 
     async fn put(&self, node: usize, link: &Link) -> Result<(), Error> {
-        self.apply(node, vec![Change::PutLink(Box::new(link.clone()))]).await
+        self.apply(node, vec![Change::PutLink(Box::new(link.clone()))])
+            .await
     }
 
     fn link(&self, node: usize, vni: u32, mtu: Mtu) -> Link {
@@ -141,7 +147,11 @@ async fn an_identifier_in_use_is_told_apart() {
     other.id = id("another");
     other.near.name = name("another");
     let error = rig.put(0, &other).await.unwrap_err();
-    assert!(matches!(error, Error::VniInUse { port: 4789, .. }), "{}", chain(&error));
+    assert!(
+        matches!(error, Error::VniInUse { port: 4789, .. }),
+        "{}",
+        chain(&error)
+    );
     let netns = rig.routers[0].named();
     let found = rig.nodes.agents[0].list(&netns, OWNER).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");

@@ -99,7 +99,10 @@ impl PingSocket {
         // On most links the answer is there already.
         self.drain();
         let at = tokio::time::timeout(limit, answer).await;
-        Ok(at.ok().and_then(Result::ok).map(|at| at.duration_since(sent)))
+        Ok(at
+            .ok()
+            .and_then(Result::ok)
+            .map(|at| at.duration_since(sent)))
     }
 
     /// Waits for something to read and reads it; `false` if the socket is closed.
