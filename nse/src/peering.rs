@@ -76,6 +76,27 @@ impl Dials {
     }
 }
 
+/// The elements of a connection to a peer, in their order of action.
+pub(crate) fn chain_to(parts: &Parts, peer: &PeerId) -> Chain {
+    let Parts {
+        plane, vl3, mtu, ..
+    } = parts;
+    let own_end = plane
+        .as_ref()
+        .map(|p| OwnEnd::new(p.site.clone(), p.book.clone()));
+    let offer = plane
+        .as_ref()
+        .map(|p| Offer::new(p.site.clone(), p.vnis.clone()));
+    Chain::default()
+        // First in the list, last on the way back: it makes the link of what
+        // the others have left of the answer.
+        .then_some(own_end)
+        .then(mtu.clone())
+        .then_some(offer)
+        // Next to the call: nothing else sees what the filter refuses.
+        .then(PeerClient::new(vl3.clone(), peer.clone()))
+}
+
 /// Dials peers for the peer set.
 pub(crate) struct PeerDialer(Parts);
 
@@ -87,9 +108,7 @@ impl PeerDialer {
     fn client(&self, peer: &PeerId, remote: impl Remote) -> Client {
         let Parts {
             config,
-            plane,
             vl3,
-            mtu,
             tokens,
             ..
         } = &self.0;
@@ -98,21 +117,7 @@ impl PeerDialer {
             .reselect(Reselect::SameEndpoint)
             .liveness(Probed(vl3.clone()))
             .keep_addresses(false);
-        let own_end = plane
-            .as_ref()
-            .map(|p| OwnEnd::new(p.site.clone(), p.book.clone()));
-        let offer = plane
-            .as_ref()
-            .map(|p| Offer::new(p.site.clone(), p.vnis.clone()));
-        let chain = Chain::default()
-            // First in the list, last on the way back: it makes the link of what
-            // the others have left of the answer.
-            .then_some(own_end)
-            .then(mtu.clone())
-            .then_some(offer)
-            // Next to the call: nothing else sees what the filter refuses.
-            .then(PeerClient::new(vl3.clone(), peer.clone()));
-        Client::new(options, chain, remote)
+        Client::new(options, chain_to(&self.0, peer), remote)
     }
 
     async fn dial(&self, endpoint: Endpoint) -> Result<Link, DialError> {

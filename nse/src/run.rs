@@ -574,7 +574,7 @@ impl Start {
 }
 
 /// Takes up what a former process served, then removes what nobody claims.
-async fn restore(parts: &Parts, endpoint: &Endpoint, answers: &Answers) {
+pub(crate) async fn restore(parts: &Parts, endpoint: &Endpoint, answers: &Answers) {
     let stored = match answers.all() {
         Ok(stored) => stored,
         Err(error) => {
