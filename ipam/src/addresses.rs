@@ -230,12 +230,12 @@ impl Element for Addresses {
             &grants,
             &networks,
         );
-        let mut answer = next.request(connection).await?;
-        let routes = networks.iter().rev().chain(&self.options.routes);
-        for prefix in routes {
-            shape::route(&mut answer.context.ip, *prefix, &grants);
+        // Behind the prefixes, as NSM orders them, but before the rest of the
+        // chain: the link is made with all routes from the first Request on.
+        for prefix in networks.iter().rev().chain(&self.options.routes) {
+            shape::route(&mut connection.context.ip, *prefix, &grants);
         }
-        Ok(answer)
+        next.request(connection).await
     }
 
     async fn close(&self, connection: &Connection, held: &mut Held) -> Result<(), Error> {

@@ -17,8 +17,7 @@ pub(super) fn own_addresses(grants: &[Grant]) -> Vec<IpAddr> {
     own
 }
 
-/// What the endpoint says before the rest of the chain: everything but the
-/// routes to whole networks. `leased` is `None` for a peer, which keeps the
+/// What the endpoint says but for the routes to whole networks. `leased` is `None` for a peer, which keeps the
 /// addresses it comes with.
 pub(super) fn inward(
     ip: &mut IpContext,
