@@ -43,15 +43,22 @@ pub(crate) struct Args {
 /// The endpoint that is killed.
 const VICTIM: &str = "nse-east-1";
 
+/// How long it is away.
+const AWAY: Duration = Duration::from_secs(3);
+
 /// Runs the demo; must be called while the process has a single thread.
 pub(crate) fn run(args: Args) -> ExitCode {
     if !sandbox::is_inside() {
         return sandbox::run_inside().unwrap_or_else(|error| fail(&error.into()));
     }
-    let done = sandbox::settle().context("cannot make a place for the demo").and_then(|outer| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(show(args, &outer))
-    });
+    let done = sandbox::settle()
+        .context("cannot make a place for the demo")
+        .and_then(|outer| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(show(args, &outer))
+        });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
@@ -65,8 +72,12 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// The whole demo; whatever happens, what was made is removed.
 async fn show(args: Args, outer: &str) -> Result<()> {
+    let before = leftovers::look()?;
     let agent = Kernel::new().context("no vswitch agent")?;
-    let logs = args.logs.clone().unwrap_or_else(|| "/run/carrick-demo/logs".into());
+    let logs = args
+        .logs
+        .clone()
+        .unwrap_or_else(|| "/run/carrick-demo/logs".into());
     let mut fleet = Fleet::new(&logs)?;
     step("making 3 nodes, 5 pods and the fabric between the nodes (network namespaces)");
     let shown = async {
@@ -86,7 +97,7 @@ async fn show(args: Args, outer: &str) -> Result<()> {
     if let Err(error) = world::remove(&agent).await {
         left.push(format!("{error:#}"));
     }
-    left.extend(leftovers::find().context("cannot look for what is left")?);
+    left.extend(leftovers::look()?.difference(&before).cloned());
     shown?;
     if !left.is_empty() {
         bail!("left behind or ended badly:\n  {}", left.join("\n  "));
@@ -120,31 +131,45 @@ async fn fetch_all(pods: &[Pod]) -> Result<()> {
         .map(|fetch| format!("{} -> {}: {}", fetch.from, fetch.to, why(fetch)))
         .collect();
     if !failed.is_empty() {
-        bail!("{} of {} fetches failed:\n  {}", failed.len(), fetches.len(), failed.join("\n  "));
+        bail!(
+            "{} of {} fetches failed:\n  {}",
+            failed.len(),
+            fetches.len(),
+            failed.join("\n  ")
+        );
     }
     Ok(())
 }
 
 fn why(fetch: &fetch::Fetch) -> String {
-    let errors = [("by address", &fetch.by_address), ("by name", &fetch.by_name)];
+    let errors = [
+        ("by address", &fetch.by_address),
+        ("by name", &fetch.by_name),
+    ];
     let errors = errors.iter().filter_map(|(how, result)| {
-        result.as_ref().err().map(|error| format!("{how}: {error:#}"))
+        result
+            .as_ref()
+            .err()
+            .map(|error| format!("{how}: {error:#}"))
     });
     errors.collect::<Vec<_>>().join("; ")
 }
 
 /// Kills an endpoint, starts it again and shows what its clients noticed.
 async fn crash(fleet: &mut Fleet, pods: &[Pod]) -> Result<()> {
-    step(&format!("killing {VICTIM} with SIGKILL while every pair exchanges packets"));
+    step(&format!(
+        "killing {VICTIM} with SIGKILL while every pair exchanges packets"
+    ));
     let watch = Watch::start(pods);
-    let program = fleet.crash(VICTIM).await?;
     let killed = Instant::now();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    fleet.start(program).await?;
+    fleet.crash(VICTIM, AWAY).await?;
     let after = sight::pods_up(fleet).await?;
     println!("  it was away for {:.1} s", killed.elapsed().as_secs_f64());
     let seen = watch.stop().await?;
-    println!("\n  longest interruption of each pair (a packet every {:?}):\n", interruption::PERIOD);
+    println!(
+        "\n  longest interruption of each pair (a packet every {:?}):\n",
+        interruption::PERIOD
+    );
     println!("{}", picture::interruptions(&seen));
     let addresses = |pods: &[Pod]| -> BTreeMap<_, _> {
         pods.iter().map(|pod| (pod.name, pod.address)).collect()

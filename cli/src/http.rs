@@ -20,8 +20,11 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
-    let request = Request::get(path).header("host", host).body(Empty::<Bytes>::new())?;
-    let exchange = async {
+    let request = Request::get(path)
+        .header("host", host)
+        .body(Empty::<Bytes>::new())?;
+    // Dropping the sender at its end is what ends the connection.
+    let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), BODY_MAX).collect().await;

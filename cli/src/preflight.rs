@@ -1,6 +1,8 @@
 //! pending
-use std::process::ExitCode;
 use anyhow::Result;
+use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
-pub(crate) async fn run(_: Args) -> Result<ExitCode> { anyhow::bail!("pending") }
+pub(crate) async fn run(_: Args) -> Result<ExitCode> {
+    anyhow::bail!("pending")
+}

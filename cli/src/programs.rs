@@ -26,13 +26,17 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 /// Runs a program to its end.
 pub(crate) fn runtime(program: impl Future<Output = Result<ExitCode>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let done = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let done = runtime.block_on(program);
-        // A task that blocks its thread must not keep the process.
-        runtime.shutdown_timeout(Duration::from_millis(200));
-        done
-    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let done = runtime
+        .context("cannot start the runtime")
+        .and_then(|runtime| {
+            let done = runtime.block_on(program);
+            // A task that blocks its thread must not keep the process.
+            runtime.shutdown_timeout(Duration::from_millis(200));
+            done
+        });
     done.unwrap_or_else(|error| {
         eprintln!("carrick: {error:#}");
         ExitCode::FAILURE
@@ -58,12 +62,20 @@ pub(crate) async fn with_telemetry(
         }
         ExitCode::from(outcome.exit_code())
     });
-    telemetry.shutdown(FLUSH).await.context("the last traces were not sent")?;
+    telemetry
+        .shutdown(FLUSH)
+        .await
+        .context("the last traces were not sent")?;
     code
 }
 
 /// Logs and traces as the settings want them.
-pub(crate) fn options(service: &str, instance: &str, level: &str, traces: Option<String>) -> Options {
+pub(crate) fn options(
+    service: &str,
+    instance: &str,
+    level: &str,
+    traces: Option<String>,
+) -> Options {
     Options {
         service: service.into(),
         instance: instance.into(),
@@ -77,7 +89,9 @@ pub(crate) fn options(service: &str, instance: &str, level: &str, traces: Option
 pub(crate) fn common(name: &str) -> Options {
     let level = Env.text("NSM_LOG_LEVEL").unwrap_or_default();
     let endpoint = Env.text("NSM_OPEN_TELEMETRY_ENDPOINT");
-    let on = Env.text("TELEMETRY").is_some_and(|text| boolean(&text).unwrap_or(false));
+    let on = Env
+        .text("TELEMETRY")
+        .is_some_and(|text| boolean(&text).unwrap_or(false));
     let instance = Env.text("NSM_NAME").unwrap_or_else(|| name.to_owned());
     options(name, &instance, &level, endpoint.filter(|_| on))
 }
@@ -91,7 +105,10 @@ pub(crate) fn settings(variables: &[Variable]) -> String {
         };
         format!("  {}{default}\n      {}", variable.name, variable.meaning)
     });
-    format!("Settings (environment):\n{}", lines.collect::<Vec<_>>().join("\n"))
+    format!(
+        "Settings (environment):\n{}",
+        lines.collect::<Vec<_>>().join("\n")
+    )
 }
 
 /// Mistakes as they are told: all of them, without the chain's colons.
@@ -112,7 +129,10 @@ pub(crate) fn store(dir: Option<&Path>, name: &str) -> Result<Store> {
 pub(crate) fn optional_address(text: &str) -> Result<Option<Address>, Invalid> {
     let expected = "tcp://address:port or unix:///path";
     let parse = |text: &str| text.parse().map_err(|_| Invalid::new("", text, expected));
-    Some(text).filter(|text| !text.is_empty()).map(parse).transpose()
+    Some(text)
+        .filter(|text| !text.is_empty())
+        .map(parse)
+        .transpose()
 }
 
 /// Remembers a mistake for plaintext over TCP that was not asked for.
@@ -140,13 +160,19 @@ mod tests {
         ];
         let mut page = String::from(INTRODUCTION);
         for (program, variables) in tables {
-            page += &format!("\n## carrick {program}\n\n{}", carrick_config::markdown(variables));
+            page += &format!(
+                "\n## carrick {program}\n\n{}",
+                carrick_config::markdown(variables)
+            );
         }
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
         if Env.text("CARRICK_WRITE_DOCS").is_some() {
             std::fs::write(file, &page).unwrap();
         }
-        assert!(std::fs::read_to_string(file).unwrap() == page, "docs/configuration.md is not up to date");
+        assert!(
+            std::fs::read_to_string(file).unwrap() == page,
+            "docs/configuration.md is not up to date"
+        );
     }
 
     const INTRODUCTION: &str = "# Configuration

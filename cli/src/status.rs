@@ -57,10 +57,16 @@ async fn ask_all() -> Result<Vec<(String, Value)>> {
 }
 
 fn sockets() -> Vec<PathBuf> {
-    let entries = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten();
+    let entries = PLACES
+        .iter()
+        .filter_map(|place| std::fs::read_dir(place).ok())
+        .flatten();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut sockets: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|extension| extension == "admin"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "admin")
+        })
         .collect();
     sockets.sort();
     sockets
@@ -96,30 +102,47 @@ fn text(address: &str, status: &Value) -> String {
 }
 
 fn is_table(value: &Value) -> bool {
-    value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object))
+    value
+        .as_array()
+        .is_some_and(|rows| rows.iter().any(Value::is_object))
 }
 
 /// Rows of objects with a column for each key that any of them has.
 fn table(rows: &[Value]) -> String {
     let mut columns: Vec<&String> = Vec::new();
-    for key in rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys()) {
+    for key in rows
+        .iter()
+        .filter_map(Value::as_object)
+        .flat_map(|row| row.keys())
+    {
         if !columns.contains(&key) {
             columns.push(key);
         }
     }
     let lines: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| columns.iter().map(|column| cell(&row[column.as_str()])).collect())
+        .map(|row| {
+            columns
+                .iter()
+                .map(|column| cell(&row[column.as_str()]))
+                .collect()
+        })
         .collect();
     let width = |at: usize| {
         let cells = lines.iter().map(|line| line[at].chars().count());
-        cells.chain([columns[at].chars().count()]).max().unwrap_or(0)
+        cells
+            .chain([columns[at].chars().count()])
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let head: Vec<String> = columns.iter().map(|&column| column.clone()).collect();
     let mut text = String::new();
     for line in std::iter::once(&head).chain(&lines) {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         writeln!(text, "    {}", line.trim_end()).expect("a String takes all text");
     }
@@ -133,7 +156,9 @@ fn cell(value: &Value) -> String {
         Value::Array(items) if items.is_empty() => "-".into(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Object(fields) => {
-            let pairs = fields.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+            let pairs = fields
+                .iter()
+                .map(|(key, value)| format!("{key}={}", cell(value)));
             pairs.collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),

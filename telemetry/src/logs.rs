@@ -32,11 +32,19 @@ const CHATTY: [&str; 6] = [
     "tower",
 ];
 
+/// The name server tells of every question at `INFO`.
+const PER_PACKET: &str = "hickory_server";
+
 pub(crate) fn filter(level: Level) -> Targets {
     let chatty = LevelFilter::from(level.min(Level::Info));
+    let per_packet = match level {
+        Level::Trace => LevelFilter::TRACE,
+        level => LevelFilter::from(level.min(Level::Warn)),
+    };
     Targets::new()
         .with_default(level)
         .with_targets(CHATTY.map(|target| (target, chatty)))
+        .with_target(PER_PACKET, per_packet)
 }
 
 pub(crate) type Handle = reload::Handle<Targets, Registry>;

@@ -42,10 +42,18 @@ impl Fetch {
 pub(crate) async fn all(pods: &[Pod]) -> Result<Vec<Fetch>> {
     let mut fetches = Vec::new();
     for from in pods.iter().cloned() {
-        let others: Vec<Pod> = pods.iter().filter(|pod| pod.name != from.name).cloned().collect();
+        let others: Vec<Pod> = pods
+            .iter()
+            .filter(|pod| pod.name != from.name)
+            .cloned()
+            .collect();
         let name = from.name;
         let asked = within_async(name, move || from_one(from, others));
-        fetches.extend(asked.await.with_context(|| format!("cannot enter {name}"))?);
+        fetches.extend(
+            asked
+                .await
+                .with_context(|| format!("cannot enter {name}"))?,
+        );
     }
     Ok(fetches)
 }
@@ -65,7 +73,9 @@ async fn from_one(from: Pod, others: Vec<Pod>) -> Vec<Fetch> {
 
 async fn timed(work: impl Future<Output = Result<()>>) -> Result<Duration> {
     let begin = Instant::now();
-    timeout(Duration::from_secs(3), work).await.context("no answer within 3 s")??;
+    timeout(Duration::from_secs(3), work)
+        .await
+        .context("no answer within 3 s")??;
     Ok(begin.elapsed())
 }
 
@@ -73,13 +83,20 @@ async fn hello(address: IpAddr, instance: &str) -> Result<()> {
     let io = TcpStream::connect(SocketAddr::new(address, HELLO_PORT)).await?;
     let (status, body) = crate::http::get(io, &address.to_string(), "/hello").await?;
     let expected = format!("Hello version: v1, instance: {instance}\n");
-    ensure!(status.is_success() && body == expected.as_bytes(), "answered {status}, {body:?}");
+    ensure!(
+        status.is_success() && body == expected.as_bytes(),
+        "answered {status}, {body:?}"
+    );
     Ok(())
 }
 
 async fn by_name(server: IpAddr, to: &Pod) -> Result<()> {
     let address = resolve(server, &to.domain_name).await?;
-    ensure!(address == to.address, "{} is said to be {address}", to.domain_name);
+    ensure!(
+        address == to.address,
+        "{} is said to be {address}",
+        to.domain_name
+    );
     hello(address, to.name).await
 }
 

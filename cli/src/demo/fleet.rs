@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::netns::within;
 
@@ -41,11 +41,20 @@ impl Fleet {
     /// None yet; logs will be below `logs`.
     pub(crate) fn new(logs: &Path) -> Result<Self> {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
-        Ok(Self { logs: logs.into(), running: Vec::new() })
+        Ok(Self {
+            logs: logs.into(),
+            running: Vec::new(),
+        })
     }
 
     /// Starts a program.
     pub(crate) async fn start(&mut self, program: Program) -> Result<()> {
+        let child = self.spawn(&program).await?;
+        self.running.push((program, child));
+        Ok(())
+    }
+
+    async fn spawn(&self, program: &Program) -> Result<Child> {
         let log = self.logs.join(format!("{}.log", program.name));
         let open = File::options().create(true).append(true).open(&log);
         let log = open.with_context(|| format!("cannot write {}", log.display()))?;
@@ -66,16 +75,25 @@ impl Fleet {
             command.spawn()
         };
         let child = within(&program.netns, spawn).await;
-        let child = child.with_context(|| format!("cannot start {}", program.name))?;
-        self.running.push((program, child));
-        Ok(())
+        child.with_context(|| format!("cannot start {}", program.name))
     }
 
-    /// Kills a program at once, as a crash would; it can be started again.
-    pub(crate) async fn crash(&mut self, name: &str) -> Result<Program> {
-        let (program, mut child) = self.take(name)?;
-        child.kill().await.with_context(|| format!("cannot kill {name}"))?;
-        Ok(program)
+    /// Kills a program at once, as a crash would, and starts it again after `pause`.
+    pub(crate) async fn crash(&mut self, name: &str, pause: Duration) -> Result<()> {
+        let at = self
+            .running
+            .iter()
+            .position(|(program, _)| program.name == name);
+        let at = at.with_context(|| format!("{name} does not run"))?;
+        let (program, child) = &mut self.running[at];
+        child
+            .kill()
+            .await
+            .with_context(|| format!("cannot kill {name}"))?;
+        let program = program.clone();
+        sleep(pause).await;
+        self.running[at].1 = self.spawn(&program).await?;
+        Ok(())
     }
 
     /// Ends all programs in order, last started first; names of those that did
@@ -103,15 +121,12 @@ impl Fleet {
                 let text = fs::read_to_string(&log).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
                 let tail = lines[lines.len().saturating_sub(12)..].join("\n");
-                bail!("{} ended with {status}; its last words:\n{tail}", program.name);
+                bail!(
+                    "{} ended with {status}; its last words:\n{tail}",
+                    program.name
+                );
             }
         }
         Ok(())
-    }
-
-    fn take(&mut self, name: &str) -> Result<(Program, Child)> {
-        let at = self.running.iter().position(|(program, _)| program.name == name);
-        let at = at.with_context(|| format!("{name} does not run"))?;
-        Ok(self.running.remove(at))
     }
 }

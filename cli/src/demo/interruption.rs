@@ -41,7 +41,11 @@ impl Watch {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for from in pods {
-            let others: Vec<Pod> = pods.iter().filter(|to| to.name != from.name).cloned().collect();
+            let others: Vec<Pod> = pods
+                .iter()
+                .filter(|to| to.name != from.name)
+                .cloned()
+                .collect();
             let (name, stopped) = (from.name, stopped.clone());
             tasks.spawn(async move {
                 within_async(name, move || watch_from(name, others, stopped)).await?
@@ -70,7 +74,9 @@ async fn watch_from(
     let mut pairs = Vec::new();
     for to in others {
         let socket = UdpSocket::bind("0.0.0.0:0").await?;
-        socket.connect(SocketAddr::new(to.address, HELLO_PORT)).await?;
+        socket
+            .connect(SocketAddr::new(to.address, HELLO_PORT))
+            .await?;
         pairs.push(Pair::new(from, to.name, socket));
     }
     let mut tick = interval(PERIOD);
@@ -96,7 +102,12 @@ struct Pair {
 impl Pair {
     fn new(from: &'static str, to: &'static str, socket: UdpSocket) -> Self {
         Self {
-            seen: Seen { from, to, gap: Duration::ZERO, lost: 0 },
+            seen: Seen {
+                from,
+                to,
+                gap: Duration::ZERO,
+                lost: 0,
+            },
             socket,
             last_back: Instant::now(),
             sent: 0,
@@ -127,6 +138,10 @@ impl Pair {
         self.take();
         let gap = self.seen.gap.max(self.last_back.elapsed());
         let lost = self.sent - self.back.min(self.sent);
-        Seen { gap, lost, ..self.seen }
+        Seen {
+            gap,
+            lost,
+            ..self.seen
+        }
     }
 }

@@ -1,37 +1,53 @@
-//! Looks whether anything that the demo made is still there.
+//! Looks at what there is, before the demo and after: both must be the same.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::Path;
 
-/// What is left, one line each.
-pub(crate) fn find() -> io::Result<Vec<String>> {
-    let mut left = Vec::new();
-    for name in names("/run/netns")? {
-        left.push(format!("network namespace {name}"));
+use anyhow::{Context, Result};
+
+/// Namespaces, sockets, interfaces and processes that are there now.
+pub(crate) fn look() -> Result<BTreeSet<String>> {
+    let mut there = BTreeSet::new();
+    for (what, directory) in [
+        ("network namespace", "/run/netns"),
+        ("file", "/run/carrick"),
+    ] {
+        there.extend(
+            names(directory)?
+                .into_iter()
+                .map(|name| format!("{what} {name}")),
+        );
     }
-    for name in names("/run/carrick")? {
-        left.push(format!("file /run/carrick/{name}"));
+    there.extend(
+        interfaces()?
+            .into_iter()
+            .map(|name| format!("interface {name}")),
+    );
+    for pid in names("/proc")?.into_iter().filter(|name| is_number(name)) {
+        let what = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        there.insert(format!("process {pid} {}", what.trim()));
     }
-    for name in names("/sys/class/net")?.into_iter().filter(|name| name != "lo") {
-        left.push(format!("interface {name}"));
-    }
-    let me = std::process::id().to_string();
-    for pid in names("/proc")? {
-        let is_process = pid.bytes().all(|byte| byte.is_ascii_digit());
-        if is_process && pid != me {
-            let what = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            left.push(format!("process {pid} {}", what.trim()));
-        }
-    }
-    Ok(left)
+    Ok(there)
 }
 
-fn names(directory: &str) -> io::Result<Vec<String>> {
+fn names(directory: &str) -> Result<Vec<String>> {
     if !Path::new(directory).exists() {
         return Ok(Vec::new());
     }
-    fs::read_dir(directory)?
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {directory}"))?;
+    entries
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect()
+}
+
+/// Interfaces of this process's network namespace; `/sys` may speak of another.
+fn interfaces() -> Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/net/dev").context("cannot list interfaces")?;
+    let lines = table.lines().filter_map(|line| line.split_once(':'));
+    Ok(lines.map(|(name, _)| name.trim().to_owned()).collect())
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -17,11 +17,15 @@ pub(crate) async fn within<T: Send + 'static>(
 ) -> io::Result<T> {
     let path = Path::new("/run/netns").join(name);
     let (done, result) = oneshot::channel();
-    thread::Builder::new().name(format!("in-{name}")).spawn(move || {
-        let result = enter(&path).and_then(|()| work());
-        let _ = done.send(result);
-    })?;
-    result.await.map_err(|_| io::Error::other("the work in the namespace panicked"))?
+    thread::Builder::new()
+        .name(format!("in-{name}"))
+        .spawn(move || {
+            let result = enter(&path).and_then(|()| work());
+            let _ = done.send(result);
+        })?;
+    result
+        .await
+        .map_err(|_| io::Error::other("the work in the namespace panicked"))?
 }
 
 /// Runs a future inside the namespace `name`, with a runtime of its own so that
@@ -35,7 +39,9 @@ where
     F::Output: Send + 'static,
 {
     within(name, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         Ok(runtime.block_on(work()))
     })
     .await

@@ -11,12 +11,21 @@ use super::plan::{FABRIC, NODES, Node, UNDERLAY};
 /// The machines with their addresses, as they turned out.
 pub(crate) fn topology(prefixes: &BTreeMap<String, String>, pods: &[Pod]) -> String {
     const WIDTH: usize = 26;
-    let boxes: Vec<Vec<String>> = NODES.iter().map(|node| content(node, prefixes, pods)).collect();
+    let boxes: Vec<Vec<String>> = NODES
+        .iter()
+        .map(|node| content(node, prefixes, pods))
+        .collect();
     let height = boxes.iter().map(Vec::len).max().unwrap_or(0);
     let edge = |left: &str, middle: &str, right: &str| {
         let line: Vec<String> = boxes
             .iter()
-            .map(|_| format!("{left}{}{middle}{}{right}", "─".repeat(WIDTH / 2), "─".repeat(WIDTH / 2)))
+            .map(|_| {
+                format!(
+                    "{left}{}{middle}{}{right}",
+                    "─".repeat(WIDTH / 2),
+                    "─".repeat(WIDTH / 2)
+                )
+            })
             .collect();
         line.join("  ")
     };
@@ -41,7 +50,11 @@ fn content(node: &Node, prefixes: &BTreeMap<String, String>, pods: &[Pod]) -> Ve
         format!("{} {prefix}", node.endpoint()),
     ];
     for (at, name) in node.pods.iter().enumerate() {
-        let branch = if at + 1 == node.pods.len() { "└" } else { "├" };
+        let branch = if at + 1 == node.pods.len() {
+            "└"
+        } else {
+            "├"
+        };
         let pod = pods.iter().find(|pod| pod.name == *name);
         let address = pod.map_or("?".into(), |pod| pod.address.to_string());
         lines.push(format!("  {branch}─ {name} {address}"));
@@ -52,7 +65,11 @@ fn content(node: &Node, prefixes: &BTreeMap<String, String>, pods: &[Pod]) -> Ve
 fn domains(width: usize) -> String {
     let (mut text, mut last) = (String::new(), "");
     for node in &NODES {
-        let title = if node.domain == last { String::new() } else { format!("domain {}", node.domain) };
+        let title = if node.domain == last {
+            String::new()
+        } else {
+            format!("domain {}", node.domain)
+        };
         last = node.domain;
         write!(text, "{title:<columns$}", columns = width + 5).expect("a String takes all text");
     }
@@ -70,15 +87,11 @@ fn fabric(width: usize) -> String {
         at if at.is_multiple_of(step) => '┴',
         _ => '─',
     }));
-    let label = format!(" underlay {UNDERLAY} (fabric {FABRIC}), VXLAN ");
-    let begin = first + (span.saturating_sub(label.chars().count())) / 2;
-    for (at, letter) in label.chars().enumerate() {
-        // The joints stay visible.
-        if line[begin + at] == '─' {
-            line[begin + at] = letter;
-        }
-    }
-    line.into_iter().collect::<String>() + "\n"
+    let line: String = line.into_iter().collect();
+    format!(
+        "{line}\n{:first$}underlay {UNDERLAY}, fabric {FABRIC}; links between nodes are VXLAN\n",
+        ""
+    )
 }
 
 /// Who reached whom, by address and by name.
@@ -113,11 +126,18 @@ fn millis(time: Duration) -> String {
 fn table(cells: impl Iterator<Item = (&'static str, &'static str, String)>) -> String {
     let cells: BTreeMap<(&str, &str), String> = cells.map(|(a, b, cell)| ((a, b), cell)).collect();
     let names: Vec<&str> = super::plan::pods().map(|(_, pod)| pod).collect();
-    let width = cells.values().map(|cell| cell.chars().count()).max().unwrap_or(0).max(6) + 2;
+    let width = cells
+        .values()
+        .map(|cell| cell.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(6)
+        + 2;
     let mut text = format!("  {:<8}", "from\\to");
     for name in &names {
         write!(text, "{name:<width$}").expect("a String takes all text");
     }
+    text.truncate(text.trim_end().len());
     text.push('\n');
     for from in &names {
         write!(text, "  {from:<8}").expect("a String takes all text");
@@ -146,9 +166,17 @@ mod tests {
 
     #[test]
     fn every_machine_and_pod_is_in_the_picture() {
-        let pods: Vec<Pod> = super::super::plan::pods().map(|(_, name)| pod(name)).collect();
+        let pods: Vec<Pod> = super::super::plan::pods()
+            .map(|(_, name)| pod(name))
+            .collect();
         let text = topology(&BTreeMap::new(), &pods);
-        for word in ["domain east", "domain west", "node east-2", "└─ eel 172.16.0.1", "VXLAN"] {
+        for word in [
+            "domain east",
+            "domain west",
+            "node east-2",
+            "└─ eel 172.16.0.1",
+            "VXLAN",
+        ] {
             assert!(text.contains(word), "{word} in\n{text}");
         }
     }

@@ -75,7 +75,9 @@ pub(crate) fn registry_of(domain: &str) -> Option<&'static Node> {
 
 /// All pods with their nodes.
 pub(crate) fn pods() -> impl Iterator<Item = (&'static Node, &'static str)> {
-    NODES.iter().flat_map(|node| node.pods.iter().map(move |pod| (node, *pod)))
+    NODES
+        .iter()
+        .flat_map(|node| node.pods.iter().map(move |pod| (node, *pod)))
 }
 
 /// The admin socket of a pod's client.

@@ -11,10 +11,17 @@ use super::plan::{
 /// All of them, in the order in which they are started. The order does not
 /// matter to them: each waits for what it needs.
 pub(crate) fn all() -> Vec<Program> {
-    let registries = ["east", "west"].iter().filter_map(|domain| registry_of(domain)).map(registry);
+    let registries = ["east", "west"]
+        .iter()
+        .filter_map(|domain| registry_of(domain))
+        .map(registry);
     let endpoints = NODES.iter().map(endpoint);
     let clients = pods().flat_map(|(node, pod)| [client(node, pod), hello(pod)]);
-    registries.chain([ipam()]).chain(endpoints).chain(clients).collect()
+    registries
+        .chain([ipam()])
+        .chain(endpoints)
+        .chain(clients)
+        .collect()
 }
 
 fn program<const N: usize>(
@@ -37,10 +44,16 @@ fn registry(node: &Node) -> Program {
         node.name,
         &["registry"],
         [
-            ("NSM_LISTEN_ON", format!("tcp://{}:{REGISTRY_PORT}", node.underlay)),
+            (
+                "NSM_LISTEN_ON",
+                format!("tcp://{}:{REGISTRY_PORT}", node.underlay),
+            ),
             ("NSM_INSECURE", "true".into()),
             ("CARRICK_STATE_DIR", state()),
-            ("CARRICK_ADMIN", format!("unix:///run/carrick/registry-{}.admin", node.domain)),
+            (
+                "CARRICK_ADMIN",
+                format!("unix:///run/carrick/registry-{}.admin", node.domain),
+            ),
             ("NSM_NAME", format!("registry-{}", node.domain)),
         ],
     )
@@ -53,7 +66,10 @@ fn ipam() -> Program {
         node.name,
         &["ipam"],
         [
-            ("NSM_LISTEN_ON", format!("tcp://{}:{IPAM_PORT}", node.underlay)),
+            (
+                "NSM_LISTEN_ON",
+                format!("tcp://{}:{IPAM_PORT}", node.underlay),
+            ),
             ("NSM_PREFIX", NETWORK.into()),
             ("NSM_CLIENT_PREFIX_LEN", "24".into()),
             ("NSM_INSECURE", "true".into()),
@@ -68,7 +84,11 @@ fn endpoint(node: &Node) -> Program {
         let at = registry_of(domain).unwrap_or(node);
         format!("tcp://{}:{REGISTRY_PORT}", at.underlay)
     };
-    let other = if node.domain == "east" { "west" } else { "east" };
+    let other = if node.domain == "east" {
+        "west"
+    } else {
+        "east"
+    };
     program(
         node.endpoint(),
         node.name,
@@ -78,10 +98,17 @@ fn endpoint(node: &Node) -> Program {
             ("NSM_SERVICE_NAMES", SERVICE.into()),
             (
                 "NSM_LISTEN_ON",
-                format!("tcp://{}:{NSE_PORT},unix://{}", node.underlay, node.socket()),
+                format!(
+                    "tcp://{}:{NSE_PORT},unix://{}",
+                    node.underlay,
+                    node.socket()
+                ),
             ),
             ("NSM_INSECURE", "true".into()),
-            ("NSM_PREFIX_SERVER_URL", format!("tcp://{}:{IPAM_PORT}", NODES[0].underlay)),
+            (
+                "NSM_PREFIX_SERVER_URL",
+                format!("tcp://{}:{IPAM_PORT}", NODES[0].underlay),
+            ),
             ("CARRICK_REGISTRY_URL", registry(node.domain)),
             ("CARRICK_DOMAINS", format!("{other}:{}", registry(other))),
             ("CARRICK_TUNNEL_IP", node.underlay.to_string()),

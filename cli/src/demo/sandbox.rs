@@ -91,13 +91,33 @@ pub(crate) fn settle() -> Result<String, Error> {
     // The old /proc still speaks of the namespace outside.
     let outer = fs::read_link("/proc/self").map_err(Error::Start)?;
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::Start(e.into()))?;
-    mount_at(None, "/", None, MsFlags::MS_REC | MsFlags::MS_PRIVATE, "/ as private")?;
-    mount_at(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), "/proc")?;
+    mount_at(
+        None,
+        "/",
+        None,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        "/ as private",
+    )?;
+    mount_at(
+        Some("proc"),
+        "/proc",
+        Some("proc"),
+        MsFlags::empty(),
+        "/proc",
+    )?;
     // The program itself may lie below /run; from here on it is only needed by
     // /proc/self/exe, which does not look at the path again.
-    mount_at(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), "/run")?;
-    fs::create_dir_all("/run/netns")
-        .map_err(|source| Error::Mount { what: "/run/netns", source })?;
+    mount_at(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        "/run",
+    )?;
+    fs::create_dir_all("/run/netns").map_err(|source| Error::Mount {
+        what: "/run/netns",
+        source,
+    })?;
     Ok(outer.to_string_lossy().into_owned())
 }
 
@@ -108,6 +128,8 @@ fn mount_at(
     flags: MsFlags,
     what: &'static str,
 ) -> Result<(), Error> {
-    mount(source, Path::new(target), kind, flags, None::<&str>)
-        .map_err(|e| Error::Mount { what, source: e.into() })
+    mount(source, Path::new(target), kind, flags, None::<&str>).map_err(|e| Error::Mount {
+        what,
+        source: e.into(),
+    })
 }

@@ -29,7 +29,10 @@ pub(crate) async fn pods_up(fleet: &mut Fleet) -> Result<Vec<Pod>> {
             }
             Err(error) => error,
         };
-        ensure!(begin.elapsed() < PATIENCE, "not up after {PATIENCE:?}: {error:#}");
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "not up after {PATIENCE:?}: {error:#}"
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -37,12 +40,24 @@ pub(crate) async fn pods_up(fleet: &mut Fleet) -> Result<Vec<Pod>> {
 async fn look() -> Result<Vec<Pod>> {
     for node in &NODES {
         let status = status(&node.admin()).await?;
-        let up = array(&status, "peers").iter().filter(|peer| peer["state"] == "linked").count();
-        ensure!(up == NODES.len() - 1, "{} has {up} of {} links", node.name, NODES.len() - 1);
+        let up = array(&status, "peers")
+            .iter()
+            .filter(|peer| peer["state"] == "linked")
+            .count();
+        ensure!(
+            up == NODES.len() - 1,
+            "{} has {up} of {} links",
+            node.name,
+            NODES.len() - 1
+        );
     }
     let mut found = Vec::new();
     for (_, pod) in pods() {
-        found.push(pod_status(pod).await.with_context(|| format!("{pod} is not up"))?);
+        found.push(
+            pod_status(pod)
+                .await
+                .with_context(|| format!("{pod} is not up"))?,
+        );
     }
     Ok(found)
 }
@@ -50,14 +65,21 @@ async fn look() -> Result<Vec<Pod>> {
 async fn pod_status(name: &'static str) -> Result<Pod> {
     let status = status(&client_admin(name)).await?;
     let connections = array(&status, "connections");
-    let connection = connections.iter().find(|connection| connection["state"] == "Up");
+    let connection = connections
+        .iter()
+        .find(|connection| connection["state"] == "Up");
     let connection = connection.context("no connection is up")?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let address = text(&connection["src_addrs"][0]);
     let name_server = text(&connection["dns"][0]["server_ips"][0]);
     Ok(Pod {
         name,
-        address: address.split('/').next().unwrap_or_default().parse().context("no address")?,
+        address: address
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .context("no address")?,
         name_server: name_server.parse().context("no name server")?,
         domain_name: format!("{name}.{SERVICE}."),
     })
@@ -86,9 +108,10 @@ fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 
 /// Waits for Ctrl-C or SIGTERM.
 pub(crate) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return std::future::pending().await;
     };
     tokio::select! {

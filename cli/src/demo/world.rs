@@ -20,15 +20,25 @@ pub(crate) async fn make(agent: &dyn Agent) -> Result<()> {
         changes.push(Change::PutLink(Box::new(cable(node)?)));
     }
     changes.extend(pods().map(|(_, pod)| put_router(pod, Vec::new())));
-    agent.apply(changes).await.context("cannot make the demo's machines")
+    agent
+        .apply(changes)
+        .await
+        .context("cannot make the demo's machines")
 }
 
 /// Removes them again.
 pub(crate) async fn remove(agent: &dyn Agent) -> Result<()> {
     let named = pods().map(|(_, pod)| pod);
-    let named = named.chain(NODES.iter().map(|node| node.name)).chain([FABRIC_NETNS]);
-    let changes = named.map(|name| Change::DeleteRouter { netns: Netns::Named(name.into()) });
-    agent.apply(changes.collect()).await.context("cannot remove the demo's machines")
+    let named = named
+        .chain(NODES.iter().map(|node| node.name))
+        .chain([FABRIC_NETNS]);
+    let changes = named.map(|name| Change::DeleteRouter {
+        netns: Netns::Named(name.into()),
+    });
+    agent
+        .apply(changes.collect())
+        .await
+        .context("cannot remove the demo's machines")
 }
 
 fn put_router(name: &str, addresses: Vec<IpAddr>) -> Change {
@@ -44,7 +54,11 @@ fn cable(node: &Node) -> Result<Link> {
     let id = ConnectionId::new(format!("cable-{}", node.name))?;
     let address = IpAddr::V4(node.underlay);
     let underlay: Prefix = UNDERLAY.parse()?;
-    let route = |prefix, next_hop, source| LinkRoute { prefix, next_hop, source };
+    let route = |prefix, next_hop, source| LinkRoute {
+        prefix,
+        next_hop,
+        source,
+    };
     Ok(Link {
         side: Side::Endpoint,
         owner: "demo".into(),

@@ -19,18 +19,66 @@ use tracing::{info, warn};
 use super::{common, settings, told, with_telemetry};
 
 pub(crate) const VARIABLES: &[Variable] = &[
-    Variable { name: "NSM_LISTEN_ON", default: "unix:///listen.on.socket", meaning: "Where to listen, URLs with commas between them." },
-    Variable { name: "NSM_PREFIX", default: "169.254.0.0/16", meaning: "The network that is divided; several, e.g. one for each address family, with commas between them." },
-    Variable { name: "NSM_CLIENT_PREFIX_LEN", default: "24", meaning: "Length of an endpoint's prefix in bits; one for each network, or one for all." },
-    Variable { name: "NSM_INSECURE", default: "false", meaning: "Whether plaintext over TCP is allowed; loudly logged." },
-    Variable { name: "CARRICK_LEASE", default: "10m", meaning: "How long an endpoint's prefix is kept without a sign of the endpoint." },
-    Variable { name: "CARRICK_ANONYMOUS_GRACE", default: "0", meaning: "The same for endpoints that do not say who they are, such as NSM's; 0 frees with the stream, as NSM's server does." },
-    Variable { name: "CARRICK_EXCLUDED_PREFIXES", default: "", meaning: "Prefixes that are never leased." },
-    Variable { name: "CARRICK_STATE_DIR", default: "/var/lib/carrick", meaning: "Directory of the durable state (`ipam.redb`). Empty: in memory only." },
-    Variable { name: "CARRICK_ADMIN", default: "", meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere." },
-    Variable { name: "NSM_LOG_LEVEL", default: "INFO", meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back." },
-    Variable { name: "TELEMETRY", default: "false", meaning: "Whether traces are sent." },
-    Variable { name: "NSM_OPEN_TELEMETRY_ENDPOINT", default: "otel-collector.observability.svc.cluster.local:4317", meaning: "Where traces are sent (OTLP over gRPC)." },
+    Variable {
+        name: "NSM_LISTEN_ON",
+        default: "unix:///listen.on.socket",
+        meaning: "Where to listen, URLs with commas between them.",
+    },
+    Variable {
+        name: "NSM_PREFIX",
+        default: "169.254.0.0/16",
+        meaning: "The network that is divided; several, e.g. one for each address family, with commas between them.",
+    },
+    Variable {
+        name: "NSM_CLIENT_PREFIX_LEN",
+        default: "24",
+        meaning: "Length of an endpoint's prefix in bits; one for each network, or one for all.",
+    },
+    Variable {
+        name: "NSM_INSECURE",
+        default: "false",
+        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+    },
+    Variable {
+        name: "CARRICK_LEASE",
+        default: "10m",
+        meaning: "How long an endpoint's prefix is kept without a sign of the endpoint.",
+    },
+    Variable {
+        name: "CARRICK_ANONYMOUS_GRACE",
+        default: "0",
+        meaning: "The same for endpoints that do not say who they are, such as NSM's; 0 frees with the stream, as NSM's server does.",
+    },
+    Variable {
+        name: "CARRICK_EXCLUDED_PREFIXES",
+        default: "",
+        meaning: "Prefixes that are never leased.",
+    },
+    Variable {
+        name: "CARRICK_STATE_DIR",
+        default: "/var/lib/carrick",
+        meaning: "Directory of the durable state (`ipam.redb`). Empty: in memory only.",
+    },
+    Variable {
+        name: "CARRICK_ADMIN",
+        default: "",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+    },
+    Variable {
+        name: "NSM_LOG_LEVEL",
+        default: "INFO",
+        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
+    },
+    Variable {
+        name: "TELEMETRY",
+        default: "false",
+        meaning: "Whether traces are sent.",
+    },
+    Variable {
+        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
+        default: "otel-collector.observability.svc.cluster.local:4317",
+        meaning: "Where traces are sent (OTLP over gRPC).",
+    },
 ];
 
 /// What `carrick ipam` is told.
@@ -91,10 +139,17 @@ fn read() -> Result<Config> {
 /// The networks with the length of an endpoint's prefix in each.
 fn networks(r: &mut Reader<'_>) -> Option<Vec<Network>> {
     let prefixes = r.read("NSM_PREFIX", prefixes)?;
-    let lengths = r.read("NSM_CLIENT_PREFIX_LEN", list(|text| number(1..=127_u8)(text)))?;
+    let lengths = r.read(
+        "NSM_CLIENT_PREFIX_LEN",
+        list(|text| number(1..=127_u8)(text)),
+    )?;
     if prefixes.is_empty() || !(lengths.len() == 1 || lengths.len() == prefixes.len()) {
         let expected = "one length, or one for each prefix of NSM_PREFIX";
-        r.mistake(Invalid::new("NSM_CLIENT_PREFIX_LEN", lengths.len(), expected));
+        r.mistake(Invalid::new(
+            "NSM_CLIENT_PREFIX_LEN",
+            lengths.len(),
+            expected,
+        ));
         return None;
     }
     let mut networks = Vec::new();
@@ -110,7 +165,14 @@ fn networks(r: &mut Reader<'_>) -> Option<Vec<Network>> {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if let Some(Command::List { store, json }) = args.command {
         let report = inspect(&store)?;
-        print!("{}", if json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) });
+        print!(
+            "{}",
+            if json {
+                serde_json::to_string_pretty(&report)? + "\n"
+            } else {
+                table(&report)
+            }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let config = read()?;
@@ -150,15 +212,25 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }
         info!(url = %listener.url(), "listening");
-        let routes = health.routes().add_service(server.ipam()).add_service(server.allocator());
+        let routes = health
+            .routes()
+            .add_service(server.ipam())
+            .add_service(server.allocator());
         let stop = grpc.token();
         grpc.spawn_fatal("gRPC server", async move {
-            serve(listener, routes, &carrick_grpc::ServerOptions::default(), stop).await
+            serve(
+                listener,
+                routes,
+                &carrick_grpc::ServerOptions::default(),
+                stop,
+            )
+            .await
         });
     }
     let (sweeper, stop) = (server.clone(), grpc.token());
     grpc.spawn("leases that ended", async move {
-        stop.run_until_cancelled(sweeper.run(Duration::from_secs(10))).await;
+        stop.run_until_cancelled(sweeper.run(Duration::from_secs(10)))
+            .await;
     });
     health.set_ready(true).await;
     listening.met();
@@ -178,7 +250,11 @@ fn table(report: &Report) -> String {
     let text = full.fold(String::new(), |text, (title, lines)| {
         text + &format!("{title} ({})\n  {}\n", lines.len(), lines.join("\n  "))
     });
-    if text.is_empty() { "nothing is stored\n".into() } else { text }
+    if text.is_empty() {
+        "nothing is stored\n".into()
+    } else {
+        text
+    }
 }
 
 /// Entries as `key=value`, without what is empty.

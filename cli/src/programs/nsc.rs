@@ -1,11 +1,10 @@
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use carrick_config::Env;
-use carrick_lifecycle::UnixSignals;
 use carrick_nsc::{Config, VARIABLES};
 
-use super::{options, settings, told, with_telemetry};
+use super::{settings, told};
 
 pub(crate) fn help() -> String {
     settings(VARIABLES)
@@ -13,10 +12,6 @@ pub(crate) fn help() -> String {
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let config = Config::read(&Env).map_err(told)?;
-    let telemetry = options("nsc", &config.name, &config.log_level, config.telemetry.clone());
-    with_telemetry(telemetry, async {
-        let _signals = UnixSignals::new().context("cannot receive signals")?;
-        anyhow::bail!("{config:?}")
-    })
-    .await
+    let outcome = carrick_nsc::run(config).await?;
+    Ok(ExitCode::from(outcome.exit_code()))
 }

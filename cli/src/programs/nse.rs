@@ -26,7 +26,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         println!("{config:#?}");
         return Ok(ExitCode::SUCCESS);
     }
-    let telemetry = options("nse", config.name.as_str(), &config.log_level, config.telemetry.clone());
+    let telemetry = options(
+        "nse",
+        config.name.as_str(),
+        &config.log_level,
+        config.telemetry.clone(),
+    );
     with_telemetry(telemetry, async {
         let signals = UnixSignals::new().context("cannot receive signals")?;
         Ok(carrick_nse::run(config, signals).await?)

@@ -16,15 +16,51 @@ use tracing::{info, warn};
 use super::{common, settings, told, with_telemetry};
 
 pub(crate) const VARIABLES: &[Variable] = &[
-    Variable { name: "NSM_NAME", default: "registry", meaning: "Name of the registry, also of its file." },
-    Variable { name: "NSM_LISTEN_ON", default: "unix:///run/carrick/registry.sock", meaning: "Where to listen, URLs with commas between them." },
-    Variable { name: "NSM_INSECURE", default: "false", meaning: "Whether plaintext over TCP is allowed; loudly logged." },
-    Variable { name: "NSM_EXPIRE_PERIOD", default: "1m", meaning: "How long an endpoint is kept that is not registered again." },
-    Variable { name: "CARRICK_STATE_DIR", default: "/var/lib/carrick", meaning: "Directory of the durable state. Empty: in memory only." },
-    Variable { name: "CARRICK_ADMIN", default: "", meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere." },
-    Variable { name: "NSM_LOG_LEVEL", default: "INFO", meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back." },
-    Variable { name: "TELEMETRY", default: "false", meaning: "Whether traces are sent." },
-    Variable { name: "NSM_OPEN_TELEMETRY_ENDPOINT", default: "otel-collector.observability.svc.cluster.local:4317", meaning: "Where traces are sent (OTLP over gRPC)." },
+    Variable {
+        name: "NSM_NAME",
+        default: "registry",
+        meaning: "Name of the registry, also of its file.",
+    },
+    Variable {
+        name: "NSM_LISTEN_ON",
+        default: "unix:///run/carrick/registry.sock",
+        meaning: "Where to listen, URLs with commas between them.",
+    },
+    Variable {
+        name: "NSM_INSECURE",
+        default: "false",
+        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+    },
+    Variable {
+        name: "NSM_EXPIRE_PERIOD",
+        default: "1m",
+        meaning: "How long an endpoint is kept that is not registered again.",
+    },
+    Variable {
+        name: "CARRICK_STATE_DIR",
+        default: "/var/lib/carrick",
+        meaning: "Directory of the durable state. Empty: in memory only.",
+    },
+    Variable {
+        name: "CARRICK_ADMIN",
+        default: "",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+    },
+    Variable {
+        name: "NSM_LOG_LEVEL",
+        default: "INFO",
+        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
+    },
+    Variable {
+        name: "TELEMETRY",
+        default: "false",
+        meaning: "Whether traces are sent.",
+    },
+    Variable {
+        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
+        default: "otel-collector.observability.svc.cluster.local:4317",
+        meaning: "Where traces are sent (OTLP over gRPC).",
+    },
 ];
 
 struct Config {
@@ -55,7 +91,10 @@ fn read() -> Result<Config> {
             listen_on: listen_on?,
         })
     })(&mut r);
-    if config.as_ref().is_some_and(|config| config.listen_on.is_empty()) {
+    if config
+        .as_ref()
+        .is_some_and(|config| config.listen_on.is_empty())
+    {
         r.mistake(Invalid::new("NSM_LISTEN_ON", "", "at least one URL"));
     }
     r.finish(config).map_err(told)
@@ -68,8 +107,15 @@ pub(crate) async fn run() -> Result<ExitCode> {
 
 async fn serve_registry(config: Config) -> Result<Outcome> {
     let store = super::store(config.state_dir.as_deref(), &config.name)?;
-    let limits = carrick_registry::Limits { period: config.expire, ..Default::default() };
-    let options = carrick_registry::ServerOptions { store: Some(store), limits, ..Default::default() };
+    let limits = carrick_registry::Limits {
+        period: config.expire,
+        ..Default::default()
+    };
+    let options = carrick_registry::ServerOptions {
+        store: Some(store),
+        limits,
+        ..Default::default()
+    };
     let server = Arc::new(Server::start(options).context("cannot read the stored registry")?);
     let mut lifecycle = Lifecycle::new(Duration::from_secs(10));
     let grpc = lifecycle.subsystem("server", Duration::from_secs(6));
@@ -81,7 +127,9 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     if let Some(address) = &config.admin {
         let (services, endpoints) = (Arc::clone(&server), Arc::clone(&server));
         let bound = Admin::new(Metrics::new(), readiness)
-            .with_status("network_services", move || json!(services.services(&ServiceQuery::default())))
+            .with_status("network_services", move || {
+                json!(services.services(&ServiceQuery::default()))
+            })
             .with_status("network_service_endpoints", move || {
                 json!(endpoints.endpoints(&EndpointQuery::default()))
             })
@@ -105,9 +153,10 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     listening.met();
     records.at_shutdown("records", async move {
         let written = server.shutdown(Duration::from_secs(2)).await;
-        written.then_some(()).ok_or_else(|| std::io::Error::other("not everything was written"))
+        written
+            .then_some(())
+            .ok_or_else(|| std::io::Error::other("not everything was written"))
     });
     let signals = UnixSignals::new().context("cannot receive signals")?;
     Ok(lifecycle.run(signals).await)
 }
-
