@@ -8,6 +8,7 @@
 
 mod book;
 mod history;
+mod plan;
 mod record;
 
 #[cfg(test)]
@@ -21,9 +22,9 @@ use std::time::{Duration, SystemTime};
 use carrick_store::{Batch, Store, Table};
 use carrick_types::{ConnectionId, Prefix};
 
-pub(crate) use book::Ask;
-pub use book::LeaseError;
 use book::{Book, BookOptions};
+pub(crate) use plan::Ask;
+pub use plan::LeaseError;
 pub use record::{ClientId, Former, Lease};
 
 use crate::{Clock, EndpointMetrics, Grant, system_clock};
@@ -171,7 +172,7 @@ impl Leases {
         }?;
         if !plan.is_written() {
             let mut batch = Batch::new();
-            for (prefix, lease) in &plan.put {
+            for (prefix, lease) in plan.put.iter().chain(&plan.give_back) {
                 batch = batch.put(&self.inner.leases, &self.key(prefix), lease)?;
             }
             for prefix in &plan.remove {
@@ -192,7 +193,7 @@ impl Leases {
         })
     }
 
-    fn plan(&self, ask: &Ask<'_>, grants: &Arc<[Grant]>) -> Result<book::Plan, LeaseError> {
+    fn plan(&self, ask: &Ask<'_>, grants: &Arc<[Grant]>) -> Result<plan::Plan, LeaseError> {
         let now = self.now();
         let mut book = self.book();
         book.set_grants(grants, now);
@@ -207,13 +208,22 @@ impl Leases {
     /// [`Error::Store`]; the connection still has its leases then.
     pub async fn release(&self, connection: &ConnectionId) -> Result<(), Error> {
         let now = self.now();
-        let (prefixes, former) = {
-            let mut book = self.book();
-            let prefixes = book.release(connection);
-            let former = book.former(&prefixes, now);
-            (prefixes, former)
-        };
-        self.take_off(prefixes, former, now).await
+        loop {
+            let release = self.book().release(connection);
+            if release.is_empty() {
+                return Ok(());
+            }
+            if !release.give_back.is_empty() {
+                let mut batch = Batch::new();
+                for (prefix, lease) in &release.give_back {
+                    batch = batch.put(&self.inner.leases, &self.key(prefix), lease)?;
+                }
+                self.inner.store.commit(batch).await?;
+                self.book().given_back(&release.give_back);
+            }
+            let former = self.book().former(&release.remove, now);
+            self.take_off(release.remove, former, now).await?;
+        }
     }
 
     /// Takes leases off the disk and only then out of the book: what may still

@@ -2,7 +2,9 @@
 //! for Cisco's, over one durable book of grants.
 
 mod allocator;
+mod error;
 mod grants;
+mod network;
 mod stream;
 
 #[cfg(test)]
@@ -22,8 +24,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+pub use error::{GrantError, ServerError};
+pub use grants::GrantRecord;
 pub(crate) use grants::{Change, GrantAsk, GrantOptions, Granted, Grants};
-pub use grants::{GrantError, GrantRecord, Network};
+pub use network::Network;
 pub use stream::PeerIdentity;
 
 use crate::{Clock, ServerMetrics, system_clock};
@@ -96,17 +100,6 @@ impl fmt::Debug for ServerOptions {
             .field("restart_grace", &self.restart_grace)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// An option is wrong.
-    #[error("the prefix server's options are wrong")]
-    Options(#[from] Invalid),
-    /// The store cannot be read.
-    #[error("the grants of an earlier run cannot be read")]
-    Store(#[from] carrick_store::Error),
 }
 
 /// A granted prefix, as shown to people.

@@ -1,12 +1,21 @@
+mod claims;
+mod end;
+mod index;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use carrick_types::{ConnectionId, ExtraPrefixRequest, IpFamily, Prefix, host};
+use carrick_types::{ConnectionId, IpFamily, Prefix, host};
 use tracing::warn;
 
+use self::claims::Claims;
 use super::history::History;
+use super::plan::{Ask, LeaseError, Plan};
 use super::record::{ClientId, Former, Lease};
 use crate::Grant;
 use crate::pool::{AddressPool, Excluded};
@@ -26,6 +35,7 @@ pub(crate) struct Book {
     by_connection: HashMap<ConnectionId, BTreeSet<Prefix>>,
     by_client: HashMap<ClientId, ConnectionId>,
     history: History,
+    claims: Claims,
     /// Connections of an earlier run that have not come back yet.
     waited_for: BTreeSet<ConnectionId>,
     loaded: SystemTime,
@@ -54,79 +64,6 @@ enum Phase {
     Releasing,
 }
 
-/// What a connection asks for.
-#[derive(Debug)]
-pub(crate) struct Ask<'a> {
-    pub(crate) connection: &'a ConnectionId,
-    pub(crate) client: Option<ClientId>,
-    /// Addresses that the client says it has.
-    pub(crate) claimed: &'a [IpAddr],
-    pub(crate) excluded: &'a [Prefix],
-    pub(crate) extra: &'a [ExtraPrefixRequest],
-}
-
-/// What a connection is given, and what must be on disk before it is told.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) extra: Vec<Prefix>,
-    pub(crate) put: Vec<(Prefix, Lease)>,
-    pub(crate) remove: Vec<Prefix>,
-    /// Of `put`, what nobody had before.
-    fresh: Vec<Prefix>,
-    /// Of `put`, what another connection of the same client had, and which.
-    taken_over: Option<(ConnectionId, Vec<Prefix>)>,
-}
-
-impl Plan {
-    pub(crate) fn is_written(&self) -> bool {
-        self.put.is_empty() && self.remove.is_empty()
-    }
-}
-
-/// Why a connection gets no address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeaseError {
-    /// All that is free is in the prefixes that the client excludes.
-    #[error(
-        "no free {family:?} address in {prefixes:?} outside of the prefixes that the client excludes"
-    )]
-    Excluded {
-        /// The family.
-        family: IpFamily,
-        /// The endpoint's prefixes.
-        prefixes: Vec<Prefix>,
-    },
-    /// A further prefix must have at least 1 bit more than the endpoint's, and
-    /// their number is limited.
-    #[error(
-        "extra prefixes: {required} of length {length} are not within {limit} and {prefixes:?}"
-    )]
-    Extra {
-        /// The length asked for.
-        length: u8,
-        /// How many are required.
-        required: u32,
-        /// Most that one connection gets.
-        limit: u32,
-        /// The endpoint's prefixes.
-        prefixes: Vec<Prefix>,
-    },
-    /// Everything is leased.
-    #[error("no free {family:?} address or prefix of length {length} in {prefixes:?}")]
-    Full {
-        /// The family.
-        family: IpFamily,
-        /// The length that was wanted.
-        length: u8,
-        /// The endpoint's prefixes.
-        prefixes: Vec<Prefix>,
-    },
-    /// No prefix has been granted yet (NSM `vl3.IPAM`).
-    #[error("prefix pool is initializing")]
-    Initializing,
-}
-
 impl Book {
     pub(crate) fn new(
         options: BookOptions,
@@ -142,6 +79,7 @@ impl Book {
             leases: BTreeMap::new(),
             by_connection: HashMap::new(),
             by_client: HashMap::new(),
+            claims: Claims::default(),
             waited_for: BTreeSet::new(),
             loaded: now,
         };
@@ -207,9 +145,12 @@ impl Book {
         if self.pools.is_empty() {
             return Err(LeaseError::Initializing);
         }
-        let mut plan = Plan::default();
-        self.take_over(ask, &mut plan);
+        let mut plan = Plan {
+            connection: Some(ask.connection.clone()),
+            ..Plan::default()
+        };
         let excluded = Excluded::new(ask.excluded.iter().copied());
+        self.take_over(ask, &excluded, &mut plan);
         let result = self
             .request_addresses(ask, &excluded, &mut plan, now)
             .and_then(|()| self.request_extra(ask, &excluded, &mut plan, now));
@@ -219,8 +160,13 @@ impl Book {
         }
         self.drop_others(ask.connection, &mut plan);
         self.waited_for.remove(ask.connection);
-        if let Some((former, _)) = &plan.taken_over {
-            self.waited_for.remove(former);
+        if plan.is_written() {
+            self.claims.end_of(ask.connection);
+        }
+        if let Some((former, held)) = &plan.taken_over {
+            for prefix in held {
+                self.claims.insert(*prefix, former, ask.connection);
+            }
         }
         if let Some(client) = &ask.client {
             self.by_client
@@ -230,7 +176,7 @@ impl Book {
     }
 
     /// The same client under a new id, as after a heal: it takes its leases along.
-    fn take_over(&mut self, ask: &Ask<'_>, plan: &mut Plan) {
+    fn take_over(&mut self, ask: &Ask<'_>, excluded: &Excluded, plan: &mut Plan) {
         let Some(client) = &ask.client else { return };
         let Some(former) = self
             .by_client
@@ -243,16 +189,36 @@ impl Book {
         if self.by_connection.contains_key(ask.connection) {
             return;
         }
-        let held: Vec<Prefix> = self.of_connection(&former).collect();
-        let held: Vec<Prefix> = held
-            .into_iter()
-            .filter(|prefix| self.leases[prefix].phase == Phase::Held)
-            .collect();
+        let held = self.of_use(&former, ask, excluded);
         for prefix in &held {
             self.hand_over(*prefix, ask.connection, Phase::Pending);
             plan.put.push((*prefix, self.leases[prefix].lease.clone()));
         }
-        plan.taken_over = Some((former, held));
+        if !held.is_empty() {
+            plan.taken_over = Some((former, held));
+        }
+    }
+
+    /// Of what `former` holds, what `ask` will keep: what it would drop stays
+    /// with `former`, which may still be using it.
+    fn of_use(&self, former: &ConnectionId, ask: &Ask<'_>, excluded: &Excluded) -> Vec<Prefix> {
+        let mut families = BTreeSet::new();
+        let mut of_use = |prefix: &Prefix| {
+            let entry = &self.leases[prefix];
+            let wanted = ask.extra.iter().any(|extra| {
+                extra.family == prefix.family() && extra.prefix_length == prefix.length()
+            });
+            entry.phase == Phase::Held
+                && self.is_good(*prefix, excluded)
+                && if entry.lease.extra {
+                    wanted
+                } else {
+                    families.insert(prefix.family())
+                }
+        };
+        self.of_connection(former)
+            .filter(|prefix| of_use(prefix))
+            .collect()
     }
 
     fn hand_over(&mut self, prefix: Prefix, to: &ConnectionId, phase: Phase) {
@@ -482,102 +448,25 @@ impl Book {
         for prefix in others {
             self.set_phase(prefix, Phase::Releasing);
             plan.put.retain(|(put, _)| *put != prefix);
-            plan.remove.push(prefix);
+            match self.claimed(prefix) {
+                Some(lease) => plan.give_back.push((prefix, lease)),
+                None => plan.remove.push(prefix),
+            }
         }
     }
 
     /// The plan is on disk.
     pub(crate) fn written(&mut self, plan: &Plan, now: SystemTime) {
+        if let Some(connection) = &plan.connection {
+            self.claims.end_of(connection);
+        }
         for (prefix, _) in &plan.put {
             self.set_phase(*prefix, Phase::Held);
         }
+        self.given_back(&plan.give_back);
         for prefix in &plan.remove {
             self.forget(*prefix, now);
         }
-    }
-
-    /// Nothing of the plan was shown to anybody or written: takes it back.
-    fn undo(&mut self, connection: &ConnectionId, plan: Plan, now: SystemTime) {
-        for prefix in plan.fresh {
-            self.forget(prefix, now);
-        }
-        if let Some((former, held)) = plan.taken_over {
-            debug_assert_ne!(&former, connection, "taken over from another");
-            for prefix in held {
-                self.hand_over(prefix, &former, Phase::Held);
-            }
-        }
-    }
-
-    /// Leases of an earlier run whose connections have not come back in time,
-    /// or, if `all`, at all. They are removed from the disk, then comes
-    /// [`Book::released`].
-    pub(crate) fn overdue(&mut self, all: bool, now: SystemTime) -> Vec<Prefix> {
-        let waited = now.duration_since(self.loaded).unwrap_or_default();
-        if !all && waited < self.options.return_time {
-            return Vec::new();
-        }
-        let mut overdue = Vec::new();
-        for id in std::mem::take(&mut self.waited_for) {
-            for prefix in self.of_connection(&id).collect::<Vec<_>>() {
-                self.set_phase(prefix, Phase::Releasing);
-                // Should the connection come now, it does not meddle with them.
-                self.unindex(&id, prefix);
-                overdue.push(prefix);
-            }
-        }
-        overdue
-    }
-
-    /// What has to be removed from the disk so that `connection` holds nothing.
-    /// Then comes [`Book::released`].
-    pub(crate) fn release(&mut self, connection: &ConnectionId) -> Vec<Prefix> {
-        let held: Vec<Prefix> = self.of_connection(connection).collect();
-        for prefix in &held {
-            self.set_phase(*prefix, Phase::Releasing);
-        }
-        held
-    }
-
-    /// What is to be remembered of a connection that is released.
-    pub(crate) fn former(&self, prefixes: &[Prefix], now: SystemTime) -> Option<Former> {
-        let leases = prefixes
-            .iter()
-            .filter_map(|prefix| Some((prefix, &self.leases.get(prefix)?.lease)));
-        let addresses: Vec<(&Prefix, &Lease)> = leases.filter(|(_, lease)| !lease.extra).collect();
-        Some(Former {
-            client: addresses.first()?.1.client.clone()?,
-            addresses: addresses
-                .iter()
-                .map(|(prefix, _)| prefix.network())
-                .collect(),
-            released: now,
-        })
-    }
-
-    /// What a new entry pushes out of the history.
-    pub(crate) fn history_overflow(&self, former: &Former, now: SystemTime) -> Vec<ClientId> {
-        self.history.overflow(former, now)
-    }
-
-    /// The leases are off the disk, and the history on it.
-    pub(crate) fn released(
-        &mut self,
-        prefixes: &[Prefix],
-        former: Option<Former>,
-        now: SystemTime,
-    ) {
-        for prefix in prefixes {
-            self.forget(*prefix, now);
-        }
-        if let Some(former) = former {
-            self.history.insert(former, now);
-        }
-    }
-
-    /// Connections that hold leases of an earlier run and have not come back.
-    pub(crate) fn waited_for(&self) -> Vec<ConnectionId> {
-        self.waited_for.iter().cloned().collect()
     }
 
     pub(crate) fn leases(&self) -> impl Iterator<Item = (Prefix, &Lease)> {
@@ -588,78 +477,5 @@ impl Book {
 
     pub(crate) fn count(&self) -> usize {
         self.leases.len()
-    }
-
-    // === helpers ===
-
-    fn is_good(&self, prefix: Prefix, excluded: &Excluded) -> bool {
-        let grants = self.grants.as_deref().unwrap_or_default();
-        let granted = grants.iter().any(|grant| {
-            grant.prefix.covers(prefix)
-                && !prefix.contains(grant.prefix.network())
-                && !grant
-                    .excluded
-                    .iter()
-                    .any(|excluded| excluded.overlaps(prefix))
-        });
-        granted && !excluded.overlaps(prefix) && self.leases[&prefix].phase != Phase::Releasing
-    }
-
-    fn of_connection(&self, connection: &ConnectionId) -> impl Iterator<Item = Prefix> + use<'_> {
-        self.by_connection
-            .get(connection)
-            .into_iter()
-            .flatten()
-            .copied()
-    }
-
-    fn pool_of(&mut self, prefix: Prefix) -> Option<&mut AddressPool> {
-        self.pools
-            .iter_mut()
-            .find(|pool| pool.prefix().covers(prefix))
-    }
-
-    fn enter(&mut self, prefix: Prefix, lease: Lease, phase: Phase) {
-        if let Some(client) = &lease.client {
-            self.by_client
-                .insert(client.clone(), lease.connection.clone());
-        }
-        self.by_connection
-            .entry(lease.connection.clone())
-            .or_default()
-            .insert(prefix);
-        self.leases.insert(prefix, Entry { lease, phase });
-    }
-
-    fn set_phase(&mut self, prefix: Prefix, phase: Phase) {
-        if let Some(entry) = self.leases.get_mut(&prefix) {
-            entry.phase = phase;
-        }
-    }
-
-    fn forget(&mut self, prefix: Prefix, now: SystemTime) {
-        let Some(entry) = self.leases.remove(&prefix) else {
-            return;
-        };
-        let connection = entry.lease.connection;
-        self.unindex(&connection, prefix);
-        if let Some(client) = entry.lease.client
-            && !self.by_connection.contains_key(&connection)
-            && self.by_client.get(&client) == Some(&connection)
-        {
-            self.by_client.remove(&client);
-        }
-        if let Some(pool) = self.pool_of(prefix) {
-            pool.release(prefix, now);
-        }
-    }
-
-    fn unindex(&mut self, connection: &ConnectionId, prefix: Prefix) {
-        if let Some(held) = self.by_connection.get_mut(connection) {
-            held.remove(&prefix);
-            if held.is_empty() {
-                self.by_connection.remove(connection);
-            }
-        }
     }
 }

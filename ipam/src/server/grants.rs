@@ -5,55 +5,9 @@ use carrick_types::{Invalid, IpFamily, Prefix};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::error::GrantError;
+use super::network::Network;
 use crate::pool::{Excluded, PrefixPool};
-
-/// A network that is divided among endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    prefix: Prefix,
-    client_length: u8,
-}
-
-impl Network {
-    /// `prefix`, of which endpoints get prefixes of `client_length` bits.
-    ///
-    /// # Errors
-    ///
-    /// The network has length 0, or `client_length` is shorter than the
-    /// network's or leaves no room for a client.
-    pub fn new(prefix: Prefix, client_length: u8) -> Result<Self, Invalid> {
-        if prefix.length() == 0 {
-            return Err(Invalid::new(
-                "network",
-                prefix,
-                "a prefix of length 1 or more",
-            ));
-        }
-        if !(prefix.length()..prefix.width()).contains(&client_length) {
-            return Err(Invalid::new(
-                "client prefix length",
-                client_length,
-                "at least the network's length and less than 32 (IPv4) or 128 (IPv6)",
-            ));
-        }
-        Ok(Self {
-            prefix,
-            client_length,
-        })
-    }
-
-    /// What is divided.
-    #[must_use]
-    pub fn prefix(self) -> Prefix {
-        self.prefix
-    }
-
-    /// Length of an endpoint's prefix, in bits.
-    #[must_use]
-    pub fn client_length(self) -> u8 {
-        self.client_length
-    }
-}
 
 /// A granted prefix, keyed by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,28 +80,6 @@ pub(crate) struct Change {
     pub(crate) remove: Vec<Prefix>,
 }
 
-/// Why no prefix is granted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GrantError {
-    /// The prefix is just being given back; trying again helps.
-    #[error("{0} is being given back")]
-    Busy(Prefix),
-    /// Nothing is free, or what is free is excluded.
-    #[error("no free prefix{} in {networks:?}", length.map(|length| format!(" of length {length}")).unwrap_or_default())]
-    Exhausted {
-        /// The networks.
-        networks: Vec<Prefix>,
-        /// The length, if one was asked for.
-        length: Option<u8>,
-    },
-    /// Somebody else has it, or nobody.
-    #[error("{0} is not granted to the caller")]
-    NotOwner(Prefix),
-    /// One owner or stream has too many.
-    #[error("the caller has {0} prefixes, which is the limit")]
-    TooMany(usize),
-}
-
 impl Grants {
     /// Divides `networks`, of which `excluded` is never given. `known` is what
     /// an earlier run had granted: it is kept for a while, so that owners that
@@ -159,7 +91,7 @@ impl Grants {
         known: impl IntoIterator<Item = (Prefix, GrantRecord)>,
         now: SystemTime,
     ) -> Result<Self, Invalid> {
-        let prefixes: Vec<Prefix> = networks.iter().map(|network| network.prefix).collect();
+        let prefixes: Vec<Prefix> = networks.iter().map(|network| network.prefix()).collect();
         if prefixes.is_empty() {
             return Err(Invalid::new("networks", "", "at least one network"));
         }
@@ -173,11 +105,11 @@ impl Grants {
         }
         let mut pools = Vec::new();
         for network in networks {
-            let mut pool = PrefixPool::new(network.prefix)?;
+            let mut pool = PrefixPool::new(network.prefix())?;
             for excluded in excluded {
                 pool.exclude(*excluded);
             }
-            pools.push((pool, network.client_length));
+            pools.push((pool, network.client_length()));
         }
         let mut grants = Self {
             options,
