@@ -112,6 +112,9 @@ impl Socket {
         &mut self,
         questions: Vec<RouteNetlinkMessage>,
     ) -> io::Result<Vec<Option<RouteNetlinkMessage>>> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
         let first = self.sequence.wrapping_add(1);
         let count = questions.len();
         let mut bytes = Vec::with_capacity(64 * count);
@@ -217,7 +220,7 @@ fn messages(mut bytes: &[u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessa
 fn is_absence(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ENODEV | libc::ENOENT | libc::ESRCH)
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENODEV | libc::ENOENT | libc::ESRCH)
     )
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use carrick_types::{ConnectionId, IpNet, Prefix};
 use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol,
+    AddressAttribute, AddressMessage, AddressProtocol,
 };
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -99,8 +99,8 @@ impl Socket {
         Ok(Some(device))
     }
 
-    /// Whether a device takes packets (RFC 2863 `ifOperStatus`) and its IPv6
-    /// addresses are in use (RFC 4862 §5.4: none is tentative).
+    /// Whether a device takes packets (RFC 2863 `ifOperStatus`) and those to its
+    /// IPv6 addresses are taken as local.
     pub(super) fn is_settled(&mut self, index: u32) -> io::Result<bool> {
         let answers = self.ask(vec![get_link(index)])?;
         let Some(Some(RouteNetlinkMessage::NewLink(message))) = answers.into_iter().next() else {
@@ -116,17 +116,17 @@ impl Socket {
         if is_waiting {
             return Ok(false);
         }
-        let mut is_settled = true;
-        let mut question = AddressMessage::default();
-        question.header.family = AddressFamily::Inet6;
-        question.header.index = index;
-        self.dump(RouteNetlinkMessage::GetAddress(question), |answer| {
-            if let RouteNetlinkMessage::NewAddress(message) = answer {
-                let is_tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
-                is_settled &= !is_tentative || address(&message).is_none();
+        let mut lookups = Vec::new();
+        self.addresses(index, |address, _| {
+            if address.addr().is_ipv6() {
+                lookups.push(get_route(address.addr()));
             }
         })?;
-        Ok(is_settled)
+        let answers = self.ask(lookups)?;
+        Ok(answers.iter().all(|answer| {
+            matches!(answer, Some(RouteNetlinkMessage::NewRoute(route))
+                if route.header.kind == RouteType::Local)
+        }))
     }
 
     /// Reads what lies on a device.
@@ -244,6 +244,15 @@ fn get_link(index: u32) -> RouteNetlinkMessage {
     message.header.index = index;
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     RouteNetlinkMessage::GetLink(message)
+}
+
+/// Where packets to `address` would go.
+fn get_route(address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    RouteNetlinkMessage::GetRoute(message)
 }
 
 fn device(message: LinkMessage) -> Device {

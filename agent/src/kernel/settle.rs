@@ -16,8 +16,8 @@ const PAUSE: Duration = Duration::from_micros(20);
 ///
 /// The end of a veth that was set up before the other one gets a queue only when
 /// the kernel's worker has seen the carrier (linkwatch), and an IPv6 address is
-/// reachable only when another one has been there, without duplicate address
-/// detection too: some ten microseconds later.
+/// local only when another one has been there (`addrconf_dad_work`, without
+/// duplicate address detection too): some ten microseconds later.
 pub(super) fn settle(namespaces: &mut Namespaces, netns: &Netns, index: u32) -> Result<(), Error> {
     for attempt in 0..TRIES {
         let is_settled = namespaces
