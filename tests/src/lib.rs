@@ -14,8 +14,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Uid;
 
+pub mod admin;
+mod lab;
 mod nodes;
+pub mod traffic;
 
+pub use lab::{Lab, Node, PATIENCE, until_within};
 pub use nodes::Nodes;
 
 const FOLDER: &str = "/run/netns";
@@ -97,17 +101,26 @@ impl Namespace {
     ///
     /// The namespace is not there (any more), or `work` panics.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(self.path()).expect("the namespace is there");
-        std::thread::scope(|scope| {
-            let worker = scope.spawn(move || {
-                setns(file, CloneFlags::CLONE_NEWNET).expect("it is a network namespace");
-                work()
-            });
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        within_path(&self.path(), work)
     }
+}
+
+/// Runs `work` on a thread that is in the network namespace at `path`.
+///
+/// # Panics
+///
+/// There is no namespace, or `work` panics.
+pub fn within_path<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(path).expect("the namespace is there");
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            setns(file, CloneFlags::CLONE_NEWNET).expect("it is a network namespace");
+            work()
+        });
+        worker
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl Drop for Namespace {
