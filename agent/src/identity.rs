@@ -39,8 +39,9 @@ pub fn hardware_address(id: &ConnectionId, side: Side) -> [u8; 6] {
 /// found again by one question however many devices there are.
 pub(crate) fn index(id: &ConnectionId, side: Side, attempt: u32) -> u32 {
     let text = format!("{}{}", letter(side), key(id.as_str()));
-    let low = (hash(text.as_bytes()) & u64::from(INDEX_BASE - 1)) as u32;
-    INDEX_BASE | (low.wrapping_add(attempt) & (INDEX_BASE - 1))
+    let [a, b, c, d, ..] = hash(text.as_bytes()).to_be_bytes();
+    let low = u32::from_be_bytes([a, b, c, d]).wrapping_add(attempt);
+    INDEX_BASE | (low & (INDEX_BASE - 1))
 }
 
 /// Whose a device is, as its alias says: `carrick:<side>:<owner>:<connection id>`

@@ -2,10 +2,12 @@
 
 mod batch;
 mod bind;
+mod deletions;
 mod netlink;
 mod netns;
 mod observe;
 mod ping;
+mod preflight;
 mod put;
 mod router;
 mod settle;
@@ -13,23 +15,29 @@ mod state;
 mod step;
 mod worker;
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
+use self::deletions::Deletions;
+use self::netns::Namespaces;
 use self::ping::Pings;
+pub use self::preflight::{Capability, preflight};
 use self::worker::Worker;
 use crate::check::check;
 use crate::{Agent, Change, Error, Found, Netns, Protocol, Socket};
 
 /// The Linux kernel of this node as an agent.
 ///
-/// One thread makes all changes, batch by batch, so that undoing a failed batch
-/// cannot take away what another one relies on; the kernel has one lock for such
-/// changes anyway. Needs `CAP_NET_ADMIN` and, for other namespaces than its own,
+/// One thread puts things, batch by batch, so that undoing a failed batch cannot
+/// take away what another one relies on; the kernel has one lock for such changes
+/// anyway. Deletions go beside it, gathered by namespace. Calls must be made within
+/// a tokio runtime. Needs `CAP_NET_ADMIN` and, for other namespaces than its own,
 /// `CAP_SYS_ADMIN`.
 ///
 /// # Guarantees
@@ -48,6 +56,7 @@ use crate::{Agent, Change, Error, Found, Netns, Protocol, Socket};
 #[derive(Debug)]
 pub struct Kernel {
     worker: Worker,
+    deletions: Arc<Deletions>,
     pings: Pings,
 }
 
@@ -58,25 +67,57 @@ impl Kernel {
     ///
     /// No netlink socket can be had, or the thread cannot be started.
     pub fn new() -> io::Result<Self> {
+        let own = File::open("/proc/thread-self/ns/net")?;
         Ok(Self {
             worker: Worker::start()?,
+            deletions: Arc::new(Deletions::new(own)),
             pings: Pings::default(),
         })
     }
+}
+
+/// First what may fail and be undone, then what is deleted.
+async fn apply(
+    worker: Worker,
+    deletions: Arc<Deletions>,
+    changes: Vec<Change>,
+) -> Result<(), Error> {
+    let links = batch::deleted_links(&changes);
+    let routers = batch::deleted_routers(&changes);
+    if batch::puts(&changes) {
+        worker
+            .run(move |namespaces| batch::put(namespaces, &changes))
+            .await?;
+    }
+    let deleted = links
+        .into_iter()
+        .map(|(netns, id, side)| deletions.delete(netns, id, side));
+    futures::future::try_join_all(deleted).await?;
+    if routers.is_empty() {
+        return Ok(());
+    }
+    let delete = move |namespaces: &mut Namespaces| {
+        routers
+            .iter()
+            .try_for_each(|netns| router::delete_router(namespaces, netns))
+    };
+    worker.run(delete).await
 }
 
 impl Agent for Kernel {
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             changes.iter().try_for_each(check).map_err(Error::Invalid)?;
-            for change in &changes {
-                if let Change::DeleteRouter { netns } = change {
-                    self.pings.forget(netns);
-                }
+            for netns in batch::deleted_routers(&changes) {
+                self.pings.forget(&netns);
             }
-            self.worker
-                .run(move |namespaces| batch::apply(namespaces, &changes))
-                .await
+            // A task of its own, so that a caller that goes away leaves nothing half done.
+            let applied = tokio::spawn(apply(
+                self.worker.clone(),
+                Arc::clone(&self.deletions),
+                changes,
+            ));
+            applied.await.map_err(|e| Error::Unavailable(Box::new(e)))?
         }
         .boxed()
     }

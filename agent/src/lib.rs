@@ -1,9 +1,10 @@
 //! The vswitch agent: what the data plane shall be, stated by name.
 //!
 //! Read first: [`Agent`], the interface, and [`Link`], its main object. [`Kernel`]
-//! implements it with the Linux kernel.
+//! implements it with the Linux kernel, [`RemoteAgent`] by asking a [`Server`] in
+//! another process, so that only that one needs privileges.
 //!
-//! Limits: a router is one namespace and no two routers share one.
+//! Limits: a router is one namespace, and no two routers share one.
 
 mod check;
 mod error;
@@ -18,7 +19,7 @@ mod remote;
 pub use error::Error;
 pub use identity::hardware_address;
 pub use interface::{Agent, Protocol};
-pub use kernel::Kernel;
+pub use kernel::{Capability, Kernel, preflight};
 pub use object::{Change, End, Found, Link, LinkKind, LinkRoute, Netns, Router, Side};
 
 #[cfg(feature = "test-util")]

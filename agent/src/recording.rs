@@ -28,9 +28,11 @@ struct State {
     calls: Vec<Vec<Change>>,
     bound: Vec<(Netns, Protocol, SocketAddr)>,
     fail_in: Option<usize>,
-    fail_if: Option<Box<dyn Fn(&Change) -> bool + Send>>,
+    fail_if: Option<IsBad>,
     answer: Option<Answer>,
 }
+
+type IsBad = Box<dyn Fn(&Change) -> bool + Send>;
 
 type Answer = Box<dyn Fn(&Netns, IpAddr, IpAddr) -> Option<Duration> + Send>;
 
@@ -308,7 +310,9 @@ impl Model {
             .filter(|link| link.near.netns == *netns || far_netns(link) == Some(netns))
             .map(key)
             .collect::<Vec<_>>();
-        lost.iter().for_each(|key| self.delete_link(key));
+        for key in &lost {
+            self.delete_link(key);
+        }
         self.routers.remove(netns);
     }
 }

@@ -4,9 +4,8 @@ use std::io;
 
 use super::netlink::error_number;
 use super::netns::Namespaces;
-use super::observe::Slot;
 use super::put::put_link;
-use super::router::{delete_router, put_router};
+use super::router::put_router;
 use super::settle::settle;
 use super::state::{EndState, RouterState};
 use super::step::Step;
@@ -37,15 +36,14 @@ pub(super) enum Done {
     },
 }
 
-/// Makes the changes, or none of them.
-pub(super) fn apply(namespaces: &mut Namespaces, changes: &[Change]) -> Result<(), Error> {
+/// Makes what the changes put, or nothing of it.
+pub(super) fn put(namespaces: &mut Namespaces, changes: &[Change]) -> Result<(), Error> {
     let mut journal = Vec::new();
     let made = put_all(namespaces, changes, &mut journal);
     if made.is_err() {
         undo(namespaces, journal);
     }
-    made?;
-    delete_all(namespaces, changes)
+    made
 }
 
 fn put_all(
@@ -63,22 +61,39 @@ fn put_all(
     Ok(())
 }
 
-/// Deletes what is not put again behind it. Nothing is undone after this has
-/// begun: a deletion fails only if the kernel has no memory.
-fn delete_all(namespaces: &mut Namespaces, changes: &[Change]) -> Result<(), Error> {
-    for (position, change) in changes.iter().enumerate() {
-        let later = &changes[position + 1..];
-        match change {
-            Change::DeleteLink { netns, id, side } if !puts_link(later, netns, id, *side) => {
-                delete_link(namespaces, netns, id, *side)?;
+/// Whether a batch puts something.
+pub(super) fn puts(changes: &[Change]) -> bool {
+    changes
+        .iter()
+        .any(|change| matches!(change, Change::PutLink(_) | Change::PutRouter(_)))
+}
+
+/// The links to be deleted, but those that are put again behind.
+pub(super) fn deleted_links(changes: &[Change]) -> Vec<(Netns, ConnectionId, Side)> {
+    let deleted = changes.iter().enumerate();
+    deleted
+        .filter_map(|(position, change)| match change {
+            Change::DeleteLink { netns, id, side }
+                if !puts_link(&changes[position..], netns, id, *side) =>
+            {
+                Some((netns.clone(), id.clone(), *side))
             }
-            Change::DeleteRouter { netns } if !puts_router(later, netns) => {
-                delete_router(namespaces, netns)?;
+            _ => None,
+        })
+        .collect()
+}
+
+/// The routers to be deleted, but those that are put again behind.
+pub(super) fn deleted_routers(changes: &[Change]) -> Vec<Netns> {
+    let deleted = changes.iter().enumerate();
+    deleted
+        .filter_map(|(position, change)| match change {
+            Change::DeleteRouter { netns } if !puts_router(&changes[position..], netns) => {
+                Some(netns.clone())
             }
-            _ => {}
-        }
-    }
-    Ok(())
+            _ => None,
+        })
+        .collect()
 }
 
 fn puts_link(changes: &[Change], netns: &Netns, id: &ConnectionId, side: Side) -> bool {
@@ -92,22 +107,6 @@ fn puts_router(changes: &[Change], netns: &Netns) -> bool {
     changes
         .iter()
         .any(|change| matches!(change, Change::PutRouter(router) if router.netns == *netns))
-}
-
-fn delete_link(
-    namespaces: &mut Namespaces,
-    netns: &Netns,
-    id: &ConnectionId,
-    side: Side,
-) -> Result<(), Error> {
-    let Some(handle) = namespaces.find(netns)? else {
-        return Ok(());
-    };
-    let step = || Error::kernel(format!("find the link of connection {id} in {netns}"));
-    match handle.socket.slot(id, side).map_err(step())? {
-        Slot::Ours(device) => delete_device(namespaces, netns, device.index),
-        Slot::Free(_) | Slot::Taken => Ok(()),
-    }
 }
 
 /// Deletes a device and with it a veth's other end.

@@ -19,7 +19,7 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// A socket of the namespace in which it was opened, wherever it is used.
 pub(super) struct Socket {
-    socket: netlink_sys::Socket,
+    netlink: netlink_sys::Socket,
     sequence: u32,
     received: Vec<u8>,
 }
@@ -47,7 +47,7 @@ impl Socket {
         // all; Linux 4.20 has it.
         socket.set_netlink_get_strict_chk(true)?;
         Ok(Self {
-            socket,
+            netlink: socket,
             sequence: 0,
             received: Vec::with_capacity(RECEIVE_BUFFER),
         })
@@ -83,7 +83,7 @@ impl Socket {
             let ack = if position == last { NLM_F_ACK } else { 0 };
             self.append(&mut bytes, message, NLM_F_REQUEST | flags | ack);
         }
-        self.socket.send(&bytes, 0)?;
+        self.netlink.send(&bytes, 0)?;
         loop {
             for answer in self.receive()? {
                 let NetlinkPayload::Error(error) = answer.payload else {
@@ -121,7 +121,7 @@ impl Socket {
         for question in questions {
             self.append(&mut bytes, question, NLM_F_REQUEST);
         }
-        self.socket.send(&bytes, 0)?;
+        self.netlink.send(&bytes, 0)?;
         let mut answers: Vec<_> = (0..count).map(|_| None).collect();
         let mut missing = count;
         while missing > 0 {
@@ -151,7 +151,7 @@ impl Socket {
         let mut bytes = Vec::new();
         self.append(&mut bytes, question, NLM_F_REQUEST | NLM_F_DUMP);
         let sequence = self.sequence;
-        self.socket.send(&bytes, 0)?;
+        self.netlink.send(&bytes, 0)?;
         loop {
             for answer in self.receive()? {
                 if answer.header.sequence_number != sequence {
@@ -187,7 +187,7 @@ impl Socket {
     fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
         loop {
             self.received.clear();
-            match self.socket.recv(&mut self.received, 0) {
+            match self.netlink.recv(&mut self.received, 0) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
                 Ok(_) => return messages(&self.received),
@@ -199,9 +199,9 @@ impl Socket {
 impl AsFd for Socket {
     #[expect(unsafe_code, reason = "netlink-sys has no AsFd of its own")]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as `self.socket` lives, which
+        // SAFETY: the descriptor is open as long as `self.netlink` lives, which
         // the returned borrow of `self` guarantees.
-        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+        unsafe { BorrowedFd::borrow_raw(self.netlink.as_raw_fd()) }
     }
 }
 

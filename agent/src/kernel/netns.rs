@@ -49,7 +49,11 @@ pub(super) struct Namespaces {
 impl Namespaces {
     /// Takes the calling thread's namespace as [`Netns::Own`].
     pub(super) fn new() -> io::Result<Self> {
-        let file = open_path(Path::new("/proc/thread-self/ns/net"))?;
+        Self::of(open_path(Path::new("/proc/thread-self/ns/net"))?)
+    }
+
+    /// Takes `file` as [`Netns::Own`].
+    pub(super) fn of(file: File) -> io::Result<Self> {
         let own = Handle::new(file)?;
         Ok(Self {
             open: HashMap::from([(Netns::Own, own)]),
@@ -224,7 +228,7 @@ fn open_path(path: &Path) -> io::Result<File> {
 fn open_inode(identity: Identity) -> io::Result<File> {
     let named = entries(Path::new(FOLDER));
     let processes = entries(Path::new("/proc"))
-        .filter(|path| path.file_name().is_some_and(|name| is_number(name)))
+        .filter(|path| path.file_name().is_some_and(is_number))
         .map(|path| path.join("ns/net"));
     for path in named.chain(processes) {
         let Ok(found) = fs::metadata(&path) else {
@@ -258,7 +262,7 @@ fn is_number(name: &std::ffi::OsStr) -> bool {
 }
 
 /// Makes a namespace and pins it under a name, as `ip netns add` does.
-fn create(name: &str) -> io::Result<()> {
+pub(super) fn create(name: &str) -> io::Result<()> {
     share_folder()?;
     let path = path_of(name);
     // A file that is there without being a namespace is what a crash between
@@ -317,7 +321,8 @@ fn share_folder() -> io::Result<()> {
     }
 }
 
-fn remove(name: &str) -> io::Result<()> {
+/// Takes a name away, and the namespace with it if nothing else holds it.
+pub(super) fn remove(name: &str) -> io::Result<()> {
     let path = path_of(name);
     // More than one mount is what two makers at the same time leave.
     while statfs(&path).is_ok_and(|found| found.filesystem_type() == NSFS) {

@@ -5,9 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use carrick_types::{ConnectionId, IpNet, Prefix};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressMessage, AddressProtocol,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     State,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use carrick_types::{Invalid, IpFamily};
 
 use self::socket::PingSocket;
+pub(super) use self::socket::open;
 use super::netns::{Identity, identity_of};
 use super::worker::Worker;
 use crate::{Error, Netns};
@@ -81,7 +82,7 @@ impl Pings {
             .run(move |namespaces| {
                 let handle = namespaces.enter(&of)?;
                 let socket = handle
-                    .within(|| socket::open(family))
+                    .within(|| open(family))
                     .and_then(|opened| opened)
                     .map_err(Error::kernel(step))?;
                 Ok((socket, handle.identity()))

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::batch::{Done, make};
@@ -80,7 +81,7 @@ fn observe(namespaces: &mut Namespaces, netns: &Netns) -> Result<RouterState, Er
 
 fn configure(namespaces: &mut Namespaces, router: &Router) -> Result<(), Error> {
     let netns = &router.netns;
-    let needs_v6 = router.addresses.iter().any(|address| address.is_ipv6())
+    let needs_v6 = router.addresses.iter().any(IpAddr::is_ipv6)
         || router
             .unreachable
             .iter()

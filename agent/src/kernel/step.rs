@@ -28,6 +28,9 @@ use crate::identity::Mac;
 /// that no routing daemon known to iproute2 has.
 pub(super) const PROTOCOL: u8 = 67;
 
+/// The group of devices that are about to be deleted; no device is in it for longer.
+const CONDEMNED: u32 = 0x6361_7272;
+
 /// What is unreachable unless a link claims it: behind every other route.
 const LAST: u32 = u32::MAX;
 
@@ -45,6 +48,10 @@ pub(super) enum Step {
         toggle: Toggle,
         index: u32,
         address: IpNet,
+    },
+    /// Puts a device into the group of those to be deleted together.
+    Condemn {
+        index: u32,
     },
     /// Says whose a device is, and keeps the kernel from giving it link-local addresses.
     Claim {
@@ -66,6 +73,8 @@ pub(super) enum Step {
     Delete {
         index: u32,
     },
+    /// Deletes all devices that are condemned.
+    DeleteCondemned,
     Mac {
         index: u32,
         mac: Mac,
@@ -152,6 +161,8 @@ impl Step {
                     InfoData::Vxlan(vxlan.attributes()),
                 )
             }
+            Self::Condemn { index } => set(*index, [LinkAttribute::Group(CONDEMNED)]),
+            Self::DeleteCondemned => (M::DelLink(link(0, [LinkAttribute::Group(CONDEMNED)])), 0),
             Self::Delete { index } => (M::DelLink(link(*index, [])), 0),
             Self::Claim { index, alias } => set(*index, claim(alias)),
             Self::Mac { index, mac } => set(*index, [LinkAttribute::Address(mac.to_vec())]),
@@ -362,7 +373,9 @@ impl fmt::Display for Step {
                 "make VXLAN {} with VNI {} from {} to {} port {}",
                 device.name, vxlan.vni, vxlan.local, vxlan.remote, vxlan.port
             ),
+            Self::Condemn { .. } => f.write_str("prepare a device for deletion"),
             Self::Delete { .. } => f.write_str("delete the device"),
+            Self::DeleteCondemned => f.write_str("delete devices"),
             Self::Mac { .. } => f.write_str("set the hardware address"),
             Self::Mtu { mtu, .. } => write!(f, "set MTU {mtu}"),
             Self::Name { name, .. } => write!(f, "set the name {name}"),

@@ -1,4 +1,4 @@
-//! Echo messages of ICMP (RFC 792) and ICMPv6 (RFC 4443 §4).
+//! Echo messages of ICMP (RFC 792) and its successor for IPv6 (RFC 4443 §4).
 
 use carrick_types::IpFamily;
 
@@ -39,8 +39,8 @@ pub(super) fn answer(family: IpFamily, packet: &[u8], has_header: bool) -> Optio
         IpFamily::V4 => 0,
         IpFamily::V6 => 129,
     };
-    let [.., a, b, c, d, e, f, g, h] = *message;
-    (message[0] == kind).then(|| u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    let cookie: &[u8; 8] = message.last_chunk()?;
+    (message[0] == kind).then(|| u64::from_be_bytes(*cookie))
 }
 
 /// The Internet checksum (RFC 1071).

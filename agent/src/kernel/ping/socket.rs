@@ -48,7 +48,7 @@ struct Waiting {
 
 /// Opens a socket in the calling thread's namespace: one of datagrams, which the
 /// kernel hands only its own answers (`net.ipv4.ping_group_range`), else a raw one.
-pub(super) fn open(family: IpFamily) -> io::Result<Socket> {
+pub(in crate::kernel) fn open(family: IpFamily) -> io::Result<Socket> {
     let (domain, protocol) = match family {
         IpFamily::V4 => (Domain::IPV4, Protocol::ICMPV4),
         IpFamily::V6 => (Domain::IPV6, Protocol::ICMPV6),
@@ -236,7 +236,9 @@ fn is_no_way(error: &io::Error) -> bool {
 /// Where cookies begin, so that answers to a former process are told apart.
 fn first_cookie() -> Cookie {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_nanos() as u64)
+    now.map_or(0, |since| {
+        since.as_secs() << 32 | u64::from(since.subsec_nanos())
+    })
 }
 
 /// Identifier of echoes on raw sockets, where the kernel sets none.
