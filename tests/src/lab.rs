@@ -295,6 +295,26 @@ impl Lab {
         self.programs.insert(name.to_owned(), program);
     }
 
+    /// Kills a program with SIGKILL; [`Lab::up`] starts it again as it was.
+    pub fn down(&mut self, name: &str) {
+        let program = self.programs.get_mut(name).expect("it was started");
+        program.child.kill().expect("it is our child");
+        program.child.wait().expect("it is our child");
+    }
+
+    /// Starts a program again that is [`Lab::down`].
+    pub fn up(&mut self, name: &str) {
+        let mut program = self.take(name);
+        program.child = self.spawn(name, &program.netns, &program.args, &program.env);
+        self.programs.insert(name.to_owned(), program);
+    }
+
+    /// The process id of a program.
+    #[must_use]
+    pub fn pid(&self, name: &str) -> u32 {
+        self.programs[name].child.id()
+    }
+
     /// Sends a signal, such as SIGSTOP, to a program.
     pub fn signal(&self, name: &str, number: Signal) {
         signal(&self.programs[name].child, number);

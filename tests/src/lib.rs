@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Uid;
 
 pub mod admin;
+pub mod ip;
 mod lab;
 mod nodes;
 pub mod traffic;
