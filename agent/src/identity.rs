@@ -156,8 +156,8 @@ mod tests {
         let id = id("5fa8b1a0-7a2f-4a9f-8bb1-2f2f0d9f6f10");
         let client = hardware_address(&id, Side::Client);
         let endpoint = hardware_address(&id, Side::Endpoint);
-        assert_eq!(client, [0x16, 0xa2, 0x7b, 0xc4, 0xa3, 0x28]);
-        assert_eq!(endpoint, [0x16, 0xa2, 0x7b, 0xc4, 0xa3, 0x29]);
+        assert_eq!(client, [0xf2, 0x83, 0x7b, 0xce, 0x0f, 0x6a]);
+        assert_eq!(endpoint, [0xf2, 0x83, 0x7b, 0xce, 0x0f, 0x6b]);
     }
 
     #[test]

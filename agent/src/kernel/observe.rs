@@ -88,13 +88,65 @@ impl Socket {
 
     /// Reads a device and all that lies on it.
     pub(super) fn end(&mut self, index: u32) -> io::Result<Option<Device>> {
-        let answers = self.ask(vec![get_link(index)])?;
-        let Some(Some(RouteNetlinkMessage::NewLink(message))) = answers.into_iter().next() else {
+        let Some(mut device) = self.bare(index)? else {
             return Ok(None);
         };
-        let mut device = device(message);
-        device.state.dressing = Some(self.dressing(index)?);
+        let mut dressing = self.addresses_and_routes(index)?;
+        for family in FAMILIES {
+            let mut question = NeighbourMessage::default();
+            question.header.family = family;
+            question.attributes = vec![NeighbourAttribute::IfIndex(index)];
+            self.dump(RouteNetlinkMessage::GetNeighbour(question), |answer| {
+                if let RouteNetlinkMessage::NewNeighbour(message) = answer {
+                    dressing.neighbors.extend(permanent_neighbor(&message));
+                }
+            })?;
+        }
+        device.state.dressing = Some(dressing);
         Ok(Some(device))
+    }
+
+    /// Whether a device is as it shall be. Of neighbours only the wanted ones are
+    /// looked at: the kernel has one table of them for all namespaces, and to list
+    /// those of a device goes through all.
+    pub(super) fn is_as(&mut self, index: u32, wanted: &EndState) -> io::Result<bool> {
+        let Some(mut device) = self.bare(index)? else {
+            return Ok(false);
+        };
+        if let Some(dressing) = &wanted.dressing {
+            let mut now = self.addresses_and_routes(index)?;
+            let wanted = dressing.neighbors.keys();
+            let questions = wanted.map(|address| get_neighbor(index, *address));
+            for answer in self.ask(questions.collect())?.into_iter().flatten() {
+                if let RouteNetlinkMessage::NewNeighbour(message) = answer {
+                    now.neighbors.extend(permanent_neighbor(&message));
+                }
+            }
+            device.state.dressing = Some(now);
+        }
+        Ok(device.state.steps(wanted, index).is_empty())
+    }
+
+    fn bare(&mut self, index: u32) -> io::Result<Option<Device>> {
+        let answers = self.ask(vec![get_link(index)])?;
+        Ok(match answers.into_iter().next() {
+            Some(Some(RouteNetlinkMessage::NewLink(message))) => Some(device(message)),
+            _ => None,
+        })
+    }
+
+    fn addresses_and_routes(&mut self, index: u32) -> io::Result<Dressing> {
+        let mut dressing = Dressing::default();
+        self.addresses(index, |address, _| {
+            dressing.addresses.insert(address);
+        })?;
+        for family in FAMILIES {
+            let oif = Some(RouteAttribute::Oif(index));
+            self.routes(family, RouteType::Unicast, oif, |message| {
+                dressing.routes.insert(link_route(message));
+            })?;
+        }
+        Ok(dressing)
     }
 
     /// Whether a device takes packets (RFC 2863 `ifOperStatus`) and those to its
@@ -125,29 +177,6 @@ impl Socket {
             matches!(answer, Some(RouteNetlinkMessage::NewRoute(route))
                 if route.header.kind == RouteType::Local)
         }))
-    }
-
-    /// Reads what lies on a device.
-    pub(super) fn dressing(&mut self, index: u32) -> io::Result<Dressing> {
-        let mut dressing = Dressing::default();
-        self.addresses(index, |address, _| {
-            dressing.addresses.insert(address);
-        })?;
-        for family in FAMILIES {
-            let mut question = NeighbourMessage::default();
-            question.header.family = family;
-            question.attributes = vec![NeighbourAttribute::IfIndex(index)];
-            self.dump(RouteNetlinkMessage::GetNeighbour(question), |answer| {
-                if let RouteNetlinkMessage::NewNeighbour(message) = answer {
-                    dressing.neighbors.extend(permanent_neighbor(&message));
-                }
-            })?;
-            let oif = Some(RouteAttribute::Oif(index));
-            self.routes(family, RouteType::Unicast, oif, |message| {
-                dressing.routes.insert(link_route(message));
-            })?;
-        }
-        Ok(dressing)
     }
 
     /// Reads what a router has besides links. Where `is_ours_alone`, every address
@@ -242,6 +271,17 @@ fn get_link(index: u32) -> RouteNetlinkMessage {
     message.header.index = index;
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
     RouteNetlinkMessage::GetLink(message)
+}
+
+fn get_neighbor(index: u32, address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(address.into())];
+    RouteNetlinkMessage::GetNeighbour(message)
 }
 
 /// Where packets to `address` would go.

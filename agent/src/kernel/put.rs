@@ -186,6 +186,11 @@ fn change_end(
     wanted: &EndState,
     journal: &mut Vec<Done>,
 ) -> Result<(), Error> {
+    let step = || Error::kernel(format!("read a device in {netns}"));
+    let handle = namespaces.enter(netns)?;
+    if handle.socket.is_as(index, wanted).map_err(step())? {
+        return Ok(());
+    }
     let Some(was) = observe_end(namespaces, netns, index)? else {
         return Ok(());
     };

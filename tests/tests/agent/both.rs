@@ -55,6 +55,16 @@ both! {
     a_namespace_is_found_by_its_inode
 }
 
+#[test]
+fn a_node_with_root_can_do_everything() {
+    carrick_tests::require_root();
+    let missing: Vec<_> = carrick_agent::preflight()
+        .into_iter()
+        .filter(|capability| !capability.is_there())
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 async fn a_client_reaches_the_router_and_the_other_client(rig: Rig) {
     let (one, two) = (Namespace::new("one"), Namespace::new("two"));
     rig.put(&rig.link(1, one.foreign())).await.unwrap();
