@@ -123,6 +123,19 @@ impl LinkBook {
         links.map(|link| link.id.clone()).collect()
     }
 
+    /// Whether the link `id` of that side is kept for another connection.
+    pub(crate) fn is_of_another(
+        &self,
+        connection: &ConnectionId,
+        id: &ConnectionId,
+        side: Side,
+    ) -> bool {
+        let is_it = |link: &Link| link.id == *id && link.side == side;
+        self.lock()
+            .iter()
+            .any(|(other, entry)| other != connection && entry.link.as_ref().is_some_and(is_it))
+    }
+
     /// Waits until nobody else changes the link.
     async fn turn(&self, connection: &ConnectionId) -> Turn<'_> {
         loop {
@@ -185,3 +198,6 @@ fn effective(link: &Link, withheld: bool) -> impl Iterator<Item = &LinkRoute> {
     let routes = link.near.routes.iter();
     routes.filter(move |route| !withheld || route.next_hop.is_none())
 }
+
+#[cfg(test)]
+mod tests;

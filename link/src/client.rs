@@ -142,9 +142,14 @@ impl Element for OwnEnd {
         state: &mut Option<Vec<ConnectionId>>,
         next: Next<'_>,
     ) -> Result<Connection, carrick_chain::Error> {
+        // What the answer says of our id is the other side's word.
+        let own = connection.id.clone();
         let answer = next.request(connection).await?;
         let failed = |e: Error| carrick_chain::Error::request(Self::NAME, &answer, e.kind(), e);
         let id = endpoint_id(&answer).ok_or_else(|| failed(Error::NoSegment))?;
+        if self.book.is_of_another(&own, &id, Side::Client) {
+            return Err(failed(Error::IdInUse(id)));
+        }
         let link = self
             .link(&id, &answer)
             .map_err(|e| failed(Error::Mechanism(e)))?;
@@ -157,11 +162,11 @@ impl Element for OwnEnd {
                 made.push(id.clone());
             }
             self.book
-                .put(&answer.id, link)
+                .put(&own, link)
                 .await
                 .map_err(|e| failed(Error::Agent(e)))?;
             for id in former {
-                self.delete(&answer.id, &id)
+                self.delete(&own, &id)
                     .await
                     .map_err(|e| failed(Error::Agent(e)))?;
                 made.retain(|is| *is != id);
@@ -203,3 +208,6 @@ fn endpoint_id(answer: &Connection) -> Option<ConnectionId> {
     let segment = answer.path.segments.last()?;
     ConnectionId::new(&segment.id).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 use carrick_chain::Kind;
-use carrick_types::Invalid;
+use carrick_types::{ConnectionId, Invalid};
 
 /// Why a link cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -8,6 +8,9 @@ pub enum Error {
     /// The agent could not make it.
     #[error("the agent could not make the link")]
     Agent(#[source] carrick_agent::Error),
+    /// The endpoint answered with an id that another one's link has.
+    #[error("the endpoint's id for the connection, {0}, is that of another link")]
+    IdInUse(ConnectionId),
     /// A parameter of the mechanism is missing or wrong.
     #[error("the mechanism's parameters are not right")]
     Mechanism(#[source] Invalid),
@@ -17,9 +20,6 @@ pub enum Error {
         /// Each offer with the reason against it.
         reasons: Vec<String>,
     },
-    /// A tunnel was asked for and this node has no underlay address.
-    #[error("this node has no underlay address for tunnels (set CARRICK_TUNNEL_IP)")]
-    NoUnderlay,
     /// The answer says nothing about the endpoint's path segment.
     #[error("the answer has no path segment of the endpoint")]
     NoSegment,
@@ -30,11 +30,17 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Agent(carrick_agent::Error::Invalid(_))
+            | Self::IdInUse(_)
             | Self::Mechanism(_)
             | Self::NoneOffered { .. } => Kind::Invalid,
-            Self::Agent(carrick_agent::Error::Unavailable(_)) | Self::NoUnderlay => {
-                Kind::Unavailable
-            }
+            // A namespace or the other end's device may still come, and the next
+            // try has another identifier.
+            Self::Agent(
+                carrick_agent::Error::NoDevice { .. }
+                | carrick_agent::Error::NoNetns { .. }
+                | carrick_agent::Error::Unavailable(_)
+                | carrick_agent::Error::VniInUse { .. },
+            ) => Kind::Unavailable,
             Self::Agent(_) | Self::NoSegment => Kind::Internal,
         }
     }

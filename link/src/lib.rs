@@ -18,6 +18,8 @@ mod links;
 mod mechanisms;
 mod netns;
 mod site;
+#[cfg(test)]
+mod testing;
 mod vnis;
 
 pub use book::LinkBook;

@@ -76,17 +76,7 @@ impl Links {
     }
 
     fn veth(&self, connection: &Connection, mechanism: &Mechanism) -> Result<LinkKind, Invalid> {
-        let netns = far_netns(mechanism)?;
-        if netns == self.site.router {
-            let url = mechanism
-                .parameter(Mechanism::INODE_URL)
-                .unwrap_or_default();
-            return Err(Invalid::new(
-                "mechanism.parameters.inodeURL",
-                url,
-                "a namespace other than the endpoint's own",
-            ));
-        }
+        let netns = far_netns(mechanism, &self.site)?;
         if (self.is_peer)(connection) {
             let name = IfName::of("p", &connection.id);
             return Ok(LinkKind::VethOpen { netns, name });
@@ -193,3 +183,6 @@ fn first(addresses: &[IpNet], family: IpFamily) -> Option<IpAddr> {
 pub(crate) fn own_end_routes(ip: &IpContext) -> Vec<LinkRoute> {
     routes(&ip.dst_addrs, &ip.src_routes, &ip.src_addrs)
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,7 @@ impl Mechanisms {
                 "this node",
             ));
         }
-        far_netns(offer)?;
+        far_netns(offer, &self.site)?;
         let name = match offer.parameter(Mechanism::NAME) {
             Some(name) => IfName::new(name).map_err(|e| e.within("mechanism.parameters"))?,
             None => IfName::of("nsm", &connection.id),
@@ -146,16 +146,20 @@ impl Element for Mechanisms {
     }
 }
 
-/// The client's namespace of a `KERNEL` mechanism.
-pub(crate) fn far_netns(mechanism: &Mechanism) -> Result<Netns, Invalid> {
-    let url = mechanism.parameter(Mechanism::INODE_URL).ok_or_else(|| {
-        Invalid::new(
-            "mechanism.parameters.inodeURL",
-            "",
-            "the client's network namespace",
-        )
-    })?;
-    netns_of_url(url)
+/// The client's namespace of a `KERNEL` mechanism; never the router itself, where
+/// the client's addresses and routes would be the whole service's.
+pub(crate) fn far_netns(mechanism: &Mechanism, site: &Site) -> Result<Netns, Invalid> {
+    const FIELD: &str = "mechanism.parameters.inodeURL";
+
+    let url = mechanism
+        .parameter(Mechanism::INODE_URL)
+        .ok_or_else(|| Invalid::new(FIELD, "", "the client's network namespace"))?;
+    let netns = netns_of_url(url)?;
+    if site.is_router(&netns) {
+        let expected = "a namespace other than the endpoint's own";
+        return Err(Invalid::new(FIELD, url, expected));
+    }
+    Ok(netns)
 }
 
 /// The client's underlay address of a `VXLAN` mechanism.
@@ -192,3 +196,6 @@ pub(crate) fn port(mechanism: &Mechanism, parameter: &str, default: u16) -> Resu
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::path::Path;
 
 use carrick_agent::Netns;
 use carrick_types::{Mechanism, Mtu};
@@ -22,6 +23,23 @@ pub struct Site {
 }
 
 impl Site {
+    /// Whether a namespace is the router, by whichever of its paths it is named.
+    pub(crate) fn is_router(&self, netns: &Netns) -> bool {
+        let Netns::Path(path) = netns else {
+            return *netns == self.router;
+        };
+        match &self.router {
+            Netns::Named(name) => ["/run/netns", "/var/run/netns"]
+                .iter()
+                .any(|pinned| *path == Path::new(pinned).join(name)),
+            Netns::Own => {
+                let own = format!("/proc/{}", std::process::id());
+                path.starts_with(own) && path.ends_with("ns/net")
+            }
+            router => router == netns,
+        }
+    }
+
     /// Largest packet that a link of this mechanism carries.
     pub(crate) fn mtu_of(&self, mechanism: &Mechanism) -> Mtu {
         use carrick_types::MechanismType::Vxlan;

@@ -32,6 +32,12 @@ impl Vnis {
         }
     }
 
+    /// How many are in use.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<Vni>> {
         self.taken.lock().expect("no holder of this lock panics")
     }
