@@ -54,7 +54,8 @@ pub async fn leaves_nothing_after_a_failure<P: Parts, S: PartialEq + Debug>(
         Fault::answer_lost(Kind::Unavailable),
         Fault::hang(),
     ];
-    for position in 0..=build().await.parts().1.len() {
+    let positions = build().await.parts().1.len();
+    for position in 0..=positions {
         for fault in &faults {
             let (options, chain, world) = build().await.parts();
             let before = look(&world).await;
@@ -132,7 +133,8 @@ pub async fn may_fail_to_close<P: Parts, S: PartialEq + Debug>(
     build: impl AsyncFn() -> P,
     look: impl AsyncFn(&P::World) -> S,
 ) {
-    for position in 0..=build().await.parts().1.len() {
+    let positions = build().await.parts().1.len();
+    for position in 0..=positions {
         let (options, chain, world) = build().await.parts();
         let before = look(&world).await;
         let endpoint = Endpoint::new(
