@@ -7,8 +7,9 @@ use super::netns::Namespaces;
 use super::step::Step;
 use crate::{Error, Netns};
 
-/// How often is looked before it is given up, after about 30 ms.
-const TRIES: u32 = 150;
+/// How often is looked before it is given up, after about a second: it takes so long
+/// only where the CPUs are busy with other things.
+const TRIES: u32 = 1000;
 
 const PAUSE: Duration = Duration::from_micros(20);
 

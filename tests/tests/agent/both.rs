@@ -9,7 +9,7 @@ use carrick_types::Mtu;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::remote::Served;
-use crate::rig::{OWNER, PATIENCE, Rig, chain, direct, id, ip, name, prefix, via};
+use crate::rig::{OWNER, PATIENCE, Rig, chain, direct, id, in_time, ip, name, prefix, via};
 
 /// Each test once with the backend itself, once through a socket.
 macro_rules! both {
@@ -239,9 +239,7 @@ async fn a_vanished_client_is_no_error_when_its_link_is_deleted(rig: Rig) {
     rig.put(&link).await.unwrap();
     drop(client);
     // Nothing holds the namespace any more: the kernel takes the link with it.
-    while !rig.list(OWNER).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    in_time(async || rig.list(OWNER).await.is_empty()).await;
     rig.delete(&link.id).await.unwrap();
 }
 
@@ -444,13 +442,11 @@ async fn a_deleted_router_is_gone_with_its_links(rig: Rig) {
     rig.apply(delete()).await.unwrap();
     assert!(!rig.router.path().exists());
     assert!(rig.list(OWNER).await.is_empty());
-    let has_link = || {
+    let is_alone = async || {
         let names = client.within(|| std::fs::read_to_string("/proc/thread-self/net/dev"));
-        names.unwrap().contains("nsm-1")
+        !names.unwrap().contains("nsm-1")
     };
-    while has_link() {
-        tokio::task::yield_now().await;
-    }
+    in_time(is_alone).await;
     rig.apply(delete()).await.unwrap();
     rig.delete(&link.id).await.unwrap();
 }

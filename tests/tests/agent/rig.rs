@@ -181,3 +181,18 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// Looks again and again until something of the kernel's own pace has happened.
+pub(crate) async fn in_time(has_happened: impl AsyncFn() -> bool) {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let looking = async {
+        while !has_happened().await {
+            tick.tick().await;
+        }
+    };
+    let limit = Duration::from_secs(60);
+    assert!(
+        tokio::time::timeout(limit, looking).await.is_ok(),
+        "it has not happened within {limit:?}"
+    );
+}
