@@ -18,6 +18,8 @@ mod router;
 mod run;
 mod serving;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use error::Error;
