@@ -181,6 +181,39 @@ impl Lab {
         &self.pods[name]
     }
 
+    /// The namespace of a pod that was made.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    #[must_use]
+    pub fn pod_there(&self, name: &str) -> &Namespace {
+        &self.pods[name]
+    }
+
+    /// Sends one ICMP echo from a pod; the round trip time, if an answer came
+    /// within 3 s.
+    ///
+    /// # Panics
+    ///
+    /// There is no such pod, or no way to the target.
+    pub async fn ping(&self, pod: &str, source: IpAddr, target: IpAddr) -> Option<Duration> {
+        let patience = Duration::from_secs(3);
+        let netns = self.pod_there(pod).named();
+        let answer = self.agent.ping(&netns, source, target, patience).await;
+        answer.expect("an echo can be sent")
+    }
+
+    /// The namespace of a pod that was made before.
+    ///
+    /// # Panics
+    ///
+    /// There is none.
+    #[must_use]
+    pub fn netns(&self, pod: &str) -> &Namespace {
+        &self.pods[pod]
+    }
+
     /// The directory of sockets, state and logs.
     #[must_use]
     pub fn dir(&self) -> &Path {
