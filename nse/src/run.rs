@@ -22,8 +22,9 @@ use carrick_telemetry::{Admin, Condition, Metrics, Readiness};
 use carrick_types::{Mechanism, Mtu, ServiceName};
 use carrick_vl3::dns::Records;
 use carrick_vl3::elements::MtuElement;
+use carrick_vl3::health::{self, Probing};
 use carrick_vl3::peers::{Domain, Event, Peers};
-use carrick_vl3::{Vl3, Vl3Options, health};
+use carrick_vl3::{Vl3, Vl3Options};
 use futures::stream::{self, StreamExt};
 use serde_json::json;
 use tokio::time::Instant;
@@ -694,7 +695,11 @@ fn network(
             plane.agent.clone(),
             router(&parts.config),
         );
-        let probes = health::run(vl3, agent, netns, stages.network.token());
+        let probing = Probing {
+            interval: parts.config.times.liveness_interval,
+            timeout: parts.config.times.liveness_timeout,
+        };
+        let probes = health::run(vl3, agent, netns, probing, stages.network.token());
         stages.network.spawn("probes of peers", probes);
     }
     let stop = stages.network.token();

@@ -17,13 +17,32 @@ use crate::peers::Event;
 
 /// When links are probed and what the answers mean; no I/O, no clock.
 ///
-/// Each link is probed every [`Schedule::INTERVAL`], less often where that
+/// Each link is probed every [`Probing::interval`], less often where that
 /// would be more than [`Schedule::RATE`] probes a second in all. After a lost
 /// probe the next one follows at once, and three in a row mean that the data
-/// path is dead: below two seconds with up to 50 links.
+/// path is dead: with the usual times within 1.5 s for up to 30 links.
 #[derive(Debug, Default)]
 pub struct Schedule {
+    probing: Probing,
     links: BTreeMap<ConnectionId, Probed>,
+}
+
+/// The times of probes.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
+    /// Between two probes of a link (default 300 ms).
+    pub interval: Duration,
+    /// Longest wait for an answer (default 400 ms).
+    pub timeout: Duration,
+}
+
+impl Default for Probing {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(300),
+            timeout: Duration::from_millis(400),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -47,14 +66,19 @@ pub enum Change {
 }
 
 impl Schedule {
-    /// Time between two probes of a link.
-    pub const INTERVAL: Duration = Duration::from_millis(500);
-    /// How long an answer is waited for.
-    pub const TIMEOUT: Duration = Duration::from_millis(400);
     /// Probes in a row that must be lost for a data path to be dead.
     pub const LOST: u32 = 3;
     /// Most probes in a second over all links.
     pub const RATE: u32 = 100;
+
+    /// No links yet; they will be probed at these times.
+    #[must_use]
+    pub fn new(probing: Probing) -> Self {
+        Self {
+            probing,
+            links: BTreeMap::new(),
+        }
+    }
 
     /// Sets which links there are and whom to probe; new ones are spread over
     /// one interval.
@@ -68,7 +92,7 @@ impl Schedule {
             let known = old
                 .remove(&connection)
                 .filter(|probed| probed.target == target);
-            let spread = Self::INTERVAL / 16 * (place % 16);
+            let spread = self.probing.interval / 16 * (place % 16);
             let fresh = || Probed {
                 target,
                 due: Some(now + spread),
@@ -134,18 +158,28 @@ impl Schedule {
     /// Time between two probes of one link, given how many links there are.
     fn interval(&self) -> Duration {
         let links = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
-        Self::INTERVAL.max(Duration::from_secs(links.into()) / Self::RATE)
+        self.probing
+            .interval
+            .max(Duration::from_secs(links.into()) / Self::RATE)
     }
 }
 
 /// Probes the links of a network in the namespace `netns` until `stop`.
 ///
 /// A probe that the agent cannot send says nothing about the link.
-pub async fn run(vl3: Vl3, agent: Arc<dyn Agent>, netns: Netns, stop: CancellationToken) {
-    let mut changes = vl3.changes();
-    let (mut schedule, mut probes) = (Schedule::default(), JoinSet::new());
+pub async fn run(
+    vl3: Vl3,
+    agent: Arc<dyn Agent>,
+    netns: Netns,
+    probing: Probing,
+    stop: CancellationToken,
+) {
+    let (mut changes, mut changed) = (vl3.changes(), true);
+    let (mut schedule, mut probes) = (Schedule::new(probing), JoinSet::new());
     loop {
-        schedule.set_links(targets(&vl3), now());
+        if std::mem::take(&mut changed) {
+            schedule.set_links(targets(&vl3), now());
+        }
         for (connection, target) in schedule.due(now()) {
             match source_for(&vl3, target) {
                 Some(source) => {
@@ -154,6 +188,7 @@ pub async fn run(vl3: Vl3, agent: Arc<dyn Agent>, netns: Netns, stop: Cancellati
                         netns.clone(),
                         source,
                         target,
+                        probing.timeout,
                         connection,
                     );
                     probes.spawn(probe);
@@ -163,7 +198,7 @@ pub async fn run(vl3: Vl3, agent: Arc<dyn Agent>, netns: Netns, stop: Cancellati
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(()) = changes.changed() => {}
+            Ok(()) = changes.changed() => changed = true,
             () = until(schedule.next()) => {}
             Some(Ok((connection, outcome))) = probes.join_next() => {
                 report(&vl3, &mut schedule, connection, &outcome);
@@ -184,9 +219,10 @@ async fn probe(
     netns: Netns,
     source: IpAddr,
     target: IpAddr,
+    timeout: Duration,
     connection: ConnectionId,
 ) -> (ConnectionId, Outcome) {
-    let outcome = match agent.ping(&netns, source, target, Schedule::TIMEOUT).await {
+    let outcome = match agent.ping(&netns, source, target, timeout).await {
         Ok(Some(rtt)) => Outcome::Answered(rtt),
         Ok(None) => Outcome::Lost,
         Err(error) => {
@@ -258,7 +294,7 @@ mod tests {
         schedule.set_links((0..links).map(link), now);
         let mut under_way: Vec<(Instant, ConnectionId)> = Vec::new();
         let takes = if lost {
-            Schedule::TIMEOUT
+            Probing::default().timeout
         } else {
             Duration::from_millis(1)
         };
@@ -285,9 +321,12 @@ mod tests {
         assert_eq!(dead.len(), 20);
         assert!(
             dead.iter()
-                .all(|after| *after + Schedule::INTERVAL <= Duration::from_millis(2200))
+                .all(|after| *after <= Duration::from_millis(1510))
         );
-        assert!(dead.iter().all(|after| *after >= Schedule::TIMEOUT * 3));
+        assert!(
+            dead.iter()
+                .all(|after| *after >= Probing::default().timeout * 3)
+        );
     }
 
     #[test]

@@ -99,6 +99,7 @@ fn bed() -> Bed {
         vl3.clone(),
         agent.clone(),
         Netns::Own,
+        health::Probing::default(),
         stop.clone(),
     ));
     Bed {
