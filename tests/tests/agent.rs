@@ -1,6 +1,8 @@
 //! The agent's promises, kept by the kernel backend itself and through its gRPC
 //! half alike. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 #[path = "agent/both.rs"]
 mod both;
 #[path = "agent/remote.rs"]

@@ -326,10 +326,10 @@ async fn large_transfers_pass_a_small_mtu(rig: Rig) {
         let sent: Vec<u8> = (0..=u16::MAX).map(|n| n.to_le_bytes()[1]).collect();
         let sending = sent.clone();
         tokio::spawn(async move { sender.write_all(&sending).await });
-        let mut received = vec![0; sent.len()];
-        receiver.read_exact(&mut received).await.unwrap();
+        let mut arrived = vec![0; sent.len()];
+        receiver.read_exact(&mut arrived).await.unwrap();
         assert!(
-            received == sent,
+            arrived == sent,
             "{target}: what arrives is not what was sent"
         );
     }
@@ -390,7 +390,7 @@ async fn two_endpoints_dress_one_end_each(rig: Rig) {
     };
     let mut given = made.clone();
     given.side = Side::Client;
-    given.owner = "nse-2".to_owned();
+    "nse-2".clone_into(&mut given.owner);
     given.near.netns = other.router.named();
     given.near.name = name("peer");
     given.near.routes = vec![direct(ip("10.0.1.0"), Some(ip("10.0.0.2")))];

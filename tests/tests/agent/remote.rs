@@ -162,8 +162,8 @@ async fn a_client_outlives_the_server() {
 
     // What a killed server leaves does not stand in the way.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let server = Server::listen(&path, Vec::new(), Arc::new(Kernel::new().unwrap())).unwrap();
-    let task = tokio::spawn(server.serve(std::future::pending()));
+    let next = Server::listen(&path, Vec::new(), Arc::new(Kernel::new().unwrap())).unwrap();
+    let task = tokio::spawn(next.serve(std::future::pending()));
     agent.list(&netns, OWNER).await.unwrap();
     task.abort();
     drop(folder);

@@ -44,7 +44,7 @@ pub(crate) fn direct(address: IpAddr, source: Option<IpAddr>) -> LinkRoute {
     }
 }
 
-/// The router at 10.0.0.0 and fd00::, whose network is 10.0.0.0/16 and fd00::/64.
+/// The router at 10.0.0.0 and `fd00::`, whose network is 10.0.0.0/16 and `fd00::/64`.
 pub(crate) struct Rig {
     pub(crate) agent: Arc<dyn Agent>,
     pub(crate) router: Namespace,
@@ -86,7 +86,7 @@ impl Rig {
         self.apply(vec![delete]).await
     }
 
-    /// The link of client number `n`, 10.0.0.n and fd00::n, in a namespace.
+    /// The link of client number `n`, 10.0.0.n and `fd00::n`, in a namespace.
     pub(crate) fn link(&self, n: u8, client: Netns) -> Link {
         let id = id(&format!("{}-client-{n}", self.router.name()));
         let v4 = ip(&format!("10.0.0.{n}"));

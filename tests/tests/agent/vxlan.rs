@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::rig::{OWNER, PATIENCE, chain, direct, id, ip, name, prefix};
 
-/// A router on each node: 10.0.0.0 and fd00:0::, 10.0.1.0 and fd00:1::.
+/// A router on each node: 10.0.0.0 and `fd00::`, 10.0.1.0 and `fd00:0:0:1::`.
 struct Rig {
     nodes: Nodes,
     routers: [Namespace; 2],
@@ -97,9 +97,9 @@ impl Rig {
         let sent = vec![7; 64 << 10];
         let sending = sent.clone();
         tokio::spawn(async move { sender.write_all(&sending).await });
-        let mut received = vec![0; sent.len()];
-        receiver.read_exact(&mut received).await.unwrap();
-        assert!(received == sent, "what arrives is not what was sent");
+        let mut arrived = vec![0; sent.len()];
+        receiver.read_exact(&mut arrived).await.unwrap();
+        assert!(arrived == sent, "what arrives is not what was sent");
     }
 }
 
