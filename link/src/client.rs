@@ -36,6 +36,15 @@ impl Offer {
         });
         std::iter::once(kernel).chain(vxlan).collect()
     }
+
+    /// Packets are no larger than what the chosen link carries here.
+    fn limit(&self, connection: &mut Connection) {
+        let Some(chosen) = &connection.mechanism else {
+            return;
+        };
+        let (most, mtu) = (self.site.mtu_of(chosen), &mut connection.context.mtu);
+        *mtu = Some(mtu.map_or(most, |mtu| mtu.min(most)));
+    }
 }
 
 impl Element for Offer {
@@ -50,15 +59,11 @@ impl Element for Offer {
     ) -> Result<Connection, carrick_chain::Error> {
         let tunnel = state.get_or_insert_with(|| self.site.underlay.map(|_| self.vnis.take(None)));
         connection.preferences = self.preferences(tunnel.as_ref());
-        let most = connection
-            .mechanism
-            .as_ref()
-            .map(|chosen| self.site.mtu_of(chosen));
-        connection.context.mtu = match (connection.context.mtu, most) {
-            (Some(mtu), Some(most)) => Some(mtu.min(most)),
-            (mtu, most) => mtu.or(most),
-        };
-        next.request(connection).await
+        self.limit(&mut connection);
+        let mut answer = next.request(connection).await?;
+        // The other node's underlay may carry more than ours.
+        self.limit(&mut answer);
+        Ok(answer)
     }
 
     async fn close(

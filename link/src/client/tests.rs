@@ -196,3 +196,12 @@ async fn our_end_is_gone_at_the_end_of_the_process() {
     assert!(bed.endpoint.shutdown(Duration::from_secs(5)).await);
     assert!(bed.is_clean());
 }
+
+#[tokio::test]
+async fn the_answer_says_what_our_underlay_carries() {
+    let bed = bed(site()).await;
+    let mut request = request("keeper", "1");
+    request.context.mtu = Some(Mtu::JUMBO);
+    let answer = bed.ask(request).await.unwrap();
+    assert_eq!(answer.context.mtu.map(Mtu::bytes), Some(1450));
+}
