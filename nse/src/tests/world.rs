@@ -34,7 +34,7 @@ pub(super) struct World {
     pub(super) agent: Arc<Recording>,
     pub(super) store: Store,
     pub(super) answers: Answers,
-    _clock: Option<Clock>,
+    clock: Option<Clock>,
 }
 
 /// What is there, in each place where something can be left.
@@ -65,7 +65,7 @@ impl World {
     pub(super) async fn timed(neighbor: &Neighbor) -> Self {
         let store = Store::in_memory().unwrap();
         let mut world = Self::over(&store, &Arc::new(Recording::new()));
-        world._clock = Some(Clock::of(&store));
+        world.clock = Some(Clock::of(&store));
         world.begin(neighbor).await;
         world
     }
@@ -82,7 +82,7 @@ impl World {
             agent: agent.clone(),
             store: store.clone(),
             answers: Answers::open(store),
-            _clock: None,
+            clock: None,
         }
     }
 
@@ -247,9 +247,13 @@ impl Neighbor {
 
     /// Its registration.
     pub(super) fn seen(&self) -> Event {
+        self.seen_as("nse-2")
+    }
+
+    pub(super) fn seen_as(&self, name: &str) -> Event {
         let key = self.0.public_key_text();
         Event::Seen(peers::Endpoint {
-            id: Self::id(),
+            id: PeerId::new(EndpointName::new(name).unwrap(), Domain::own()),
             url: "tcp://192.0.2.2:5000".to_owned(),
             registered_at: Some(SystemTime::UNIX_EPOCH),
             node: None,
@@ -258,9 +262,13 @@ impl Neighbor {
     }
 
     pub(super) fn request(&self, offer: Mechanism) -> Connection {
-        let mut request = request("nse-2", "peer");
-        request.path.segments[0].token = tokens(&self.0, "nse-2").token(None).unwrap().value;
-        request.labels = [(carrick_vl3::recognise::PEER_LABEL, "nse-2")]
+        self.request_as("nse-2", offer)
+    }
+
+    pub(super) fn request_as(&self, name: &str, offer: Mechanism) -> Connection {
+        let mut request = request(name, "peer");
+        request.path.segments[0].token = tokens(&self.0, name).token(None).unwrap().value;
+        request.labels = [(carrick_vl3::recognise::PEER_LABEL, name)]
             .into_iter()
             .collect();
         announce(&mut request, "10.0.1.0/24");
