@@ -46,6 +46,19 @@ fn interface(link: &Value) -> Interface {
     }
 }
 
+/// The kinds of all interfaces that have one, such as `veth` and `vxlan`.
+///
+/// # Panics
+///
+/// There is no `ip`, or the namespace is gone.
+#[must_use]
+pub fn kinds(namespace: &Namespace) -> Vec<String> {
+    let all = json(namespace, &["-details", "link", "show"]);
+    all.iter()
+        .filter_map(|link| Some(link["linkinfo"]["info_kind"].as_str()?.to_owned()))
+        .collect()
+}
+
 /// All routes of the main table in order, each as `prefix [via address] dev
 /// name`; what the kernel sets up by itself for IPv6 is left out.
 ///

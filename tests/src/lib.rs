@@ -17,6 +17,7 @@ use nix::unistd::Uid;
 pub mod admin;
 pub mod ip;
 mod lab;
+pub mod mesh;
 mod nodes;
 pub mod traffic;
 
