@@ -32,11 +32,9 @@ impl Site {
             Netns::Named(name) => ["/run/netns", "/var/run/netns"]
                 .iter()
                 .any(|pinned| *path == Path::new(pinned).join(name)),
-            Netns::Own => {
-                let own = format!("/proc/{}", std::process::id());
-                path.starts_with(own) && path.ends_with("ns/net")
-            }
-            router => router == netns,
+            Netns::Own => is_own(path),
+            Netns::Path(router) => path == router || (is_own(path) && is_own(router)),
+            Netns::Inode(..) => false,
         }
     }
 
@@ -50,4 +48,10 @@ impl Site {
             _ => Mtu::JUMBO,
         }
     }
+}
+
+/// Whether a path names this process's namespace.
+fn is_own(path: &Path) -> bool {
+    let own = format!("/proc/{}", std::process::id());
+    path.starts_with(own) && path.ends_with("ns/net")
 }

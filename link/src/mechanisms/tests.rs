@@ -143,6 +143,12 @@ async fn the_router_itself_is_never_a_clients_namespace() {
         let reason = bed(in_own.clone()).reason(&[kernel(url)]).await;
         assert!(reason.contains("other than the endpoint's own"), "{reason}");
     }
+    let in_own_by_path = Site {
+        router: Netns::Path(own.strip_prefix("file://").unwrap().into()),
+        ..site()
+    };
+    let reason = bed(in_own_by_path).reason(&[kernel(&task)]).await;
+    assert!(reason.contains("other than the endpoint's own"), "{reason}");
     assert_eq!(bed(in_own).chosen(&[kernel(named[0])]).await.kind, Kernel);
     assert_eq!(bed(site()).chosen(&[kernel(&own)]).await.kind, Kernel);
 }
