@@ -132,7 +132,9 @@ impl PeerDialer {
             .wanted(&endpoint)
             .map_err(|e| fail(Reason::Invalid, e))?;
         let kept = match self.former(&remote).await {
-            Some(former) => {
+            Some(mut former) => {
+                // It may name our namespace by a process that is gone.
+                former.mechanism = None;
                 let mut wanted = wanted.clone();
                 if let Some(own) = former
                     .path
