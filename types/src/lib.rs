@@ -16,6 +16,7 @@ mod mechanism;
 mod mtu;
 mod path;
 mod prefix;
+pub mod rfc3339;
 mod vni;
 
 pub use connection::{Connection, Payload, State};
