@@ -110,7 +110,8 @@ impl LevelSwitch {
         let level = self.level();
         // Fails only when the logs are gone, and then there is nothing to say.
         if self.handle.reload(filter(level)).is_ok() {
-            tracing::info!(%level, "log level changed");
+            // Plain `level` is the line's own.
+            tracing::info!(log.level = %level, "log level changed");
         }
     }
 }
