@@ -24,6 +24,7 @@
 mod batch;
 mod create;
 mod error;
+mod metrics;
 mod table;
 mod writer;
 
