@@ -182,7 +182,9 @@ impl Chain {
         slots: &mut Slots,
     ) -> Result<(), Error> {
         for (element, slot) in self.elements.iter().zip(&mut slots.0).rev() {
-            let closed = timeout(Self::CLOSE_TIMEOUT, element.close(connection, slot)).await;
+            let span = debug_span!("close", otel.name = element.name());
+            let closing = element.close(connection, slot).instrument(span);
+            let closed = timeout(Self::CLOSE_TIMEOUT, closing).await;
             closed.unwrap_or_else(|late| {
                 let kind = Kind::DeadlineExceeded;
                 Err(Error::new(

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 
 pub use handle::Handle;
 pub use options::{BoxError, EndpointOptions, Journal, Tokens};
@@ -100,6 +101,7 @@ impl Endpoint {
             deadline,
             expires,
             answer,
+            caller: Span::current(),
         };
         self.put_request(&id, Event::Request(Box::new(request)))?;
         let mut connection = self.answer(&id, Operation::Request, answered).await?;
@@ -134,7 +136,7 @@ impl Endpoint {
             let Some(held) = connections.get(id) else {
                 return Ok(());
             };
-            held.put(Event::Close(answer))
+            held.put(Event::Close(answer, Span::current()))
                 .map_err(|why| why.into_error(id, Operation::Close))?;
         }
         self.answer(id, Operation::Close, answered).await
@@ -165,6 +167,7 @@ impl Endpoint {
             deadline: now + options::RESTORE_TIMEOUT,
             expires,
             answer,
+            caller: Span::current(),
         };
         self.put(&id, Event::Restore(Box::new(request)), usize::MAX)?;
         self.answer(&id, Operation::Request, answered)

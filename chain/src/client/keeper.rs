@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use carrick_types::{Connection, ConnectionId, State};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, Span, debug, info, info_span, warn};
 
 use super::heal::{self, Control, Data, Heal};
 use super::observer::Observer;
@@ -225,11 +225,17 @@ impl Keeper {
             own.expires = Some(token.expires);
         }
         let deadline = self.last_request + options.request_timeout;
-        let asking = self
-            .shared
-            .chain
-            .request(request, &mut self.slots, deadline);
-        let mut asking = std::pin::pin!(asking);
+        // A trace of its own: those of all Requests of a connection would
+        // otherwise be one, which ends with the connection.
+        let span = info_span!(
+            parent: None,
+            "Request",
+            connection.id = %self.id,
+            network_service = %request.network_service,
+        );
+        let chain = &self.shared.chain;
+        let asking = chain.request(request, &mut self.slots, deadline);
+        let mut asking = std::pin::pin!(asking.instrument(span));
         let mut answer = tokio::select! {
             answer = &mut asking => answer,
             end = ended.recv() => {
@@ -299,6 +305,11 @@ impl Keeper {
     /// Closes what is open, whether or not the next hop can be told; what it
     /// holds for us expires.
     async fn give_back(&mut self, connection: &Connection) {
+        let span = close_span(connection);
+        self.close_what_is_open(connection).instrument(span).await;
+    }
+
+    async fn close_what_is_open(&mut self, connection: &Connection) {
         let chain = &self.shared.chain;
         let Err(error) = chain.close(connection, &mut self.slots).await else {
             return;
@@ -319,9 +330,10 @@ impl Keeper {
         let now = Instant::now();
         // The rest is for what is ours if the next hop does not answer.
         let for_all = now + deadline.saturating_duration_since(now).mul_f64(0.75);
-        let closed = timeout_at(for_all, self.close_all(&connection))
-            .await
-            .is_ok();
+        let closing = self
+            .close_all(&connection)
+            .instrument(close_span(&connection));
+        let closed = timeout_at(for_all, closing).await.is_ok();
         if !closed {
             warn!("the connection could not be closed everywhere");
             self.shared.chain.forget_last(&mut self.slots);
@@ -344,6 +356,15 @@ impl Keeper {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+fn close_span(connection: &Connection) -> Span {
+    info_span!(
+        parent: None,
+        "Close",
+        connection.id = %connection.id,
+        network_service = %connection.network_service,
+    )
 }
 
 /// What to ask for to keep what was answered.

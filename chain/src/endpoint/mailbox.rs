@@ -5,6 +5,7 @@ use carrick_types::{Connection, ConnectionId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::element::Slots;
 use crate::{Error, Kind, Operation};
@@ -14,7 +15,7 @@ const WAITING_MAX: usize = 16;
 
 /// What the outside wants of a connection.
 pub(super) enum Event {
-    Close(oneshot::Sender<Result<(), Error>>),
+    Close(oneshot::Sender<Result<(), Error>>, Span),
     Request(Box<Request>),
     Restore(Box<Request>),
 }
@@ -25,6 +26,8 @@ pub(super) struct Request {
     pub(super) deadline: Instant,
     pub(super) expires: Instant,
     pub(super) answer: oneshot::Sender<Result<Connection, Error>>,
+    /// What the caller does: the Request is served as a part of it.
+    pub(super) caller: Span,
 }
 
 /// What the inside wants of a connection: asking twice is asking once.
@@ -92,6 +95,18 @@ pub(super) fn new() -> (Mailbox, mpsc::Receiver<Event>) {
 impl Mailbox {
     pub(super) fn signals(&self) -> Arc<Signals> {
         self.signals.clone()
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    /// What the caller does.
+    pub(super) fn caller(&self) -> &Span {
+        match self {
+            Self::Close(_, caller) => caller,
+            Self::Request(request) | Self::Restore(request) => &request.caller,
+        }
     }
 }
 

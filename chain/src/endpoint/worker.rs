@@ -7,7 +7,7 @@ use carrick_types::{Connection, ConnectionId, State};
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
 use super::mailbox::{Event, Held, Request, Signals};
 use super::{Endpoint, options};
@@ -77,7 +77,7 @@ impl Worker {
                 return;
             }
             // Boxed: the state of a Request shall not weigh on an idle task.
-            let span = info_span!("connection", connection.id = %self.id);
+            let span = self.span(&step);
             let handled = Box::pin(AssertUnwindSafe(self.handle(step).instrument(span)));
             if handled.catch_unwind().await.is_err() {
                 return self.give_up();
@@ -85,6 +85,16 @@ impl Worker {
             if matches!(self.phase, Phase::Down) && self.retire(&events) {
                 return;
             }
+        }
+    }
+
+    /// What a caller asks for belongs to the caller's trace.
+    fn span(&self, step: &Step) -> Span {
+        match step {
+            Step::Event(event) => {
+                info_span!(parent: event.caller(), "connection", connection.id = %self.id)
+            }
+            _ => info_span!("connection", connection.id = %self.id),
         }
     }
 
@@ -137,9 +147,14 @@ impl Worker {
                     deadline,
                     expires,
                     answer,
+                    ..
                 } = *request;
-                // The caller may be gone; the Request was served all the same.
-                let _ = answer.send(self.request(connection, deadline, expires).await);
+                let is_first = !matches!(self.phase, Phase::Up { .. });
+                let answered = self.request(connection, deadline, expires).await;
+                // A caller that is gone has no connection; a refresh changes nothing.
+                if answer.send(answered).is_err() && is_first {
+                    self.close_unasked().await;
+                }
             }
             Step::Event(Event::Restore(request)) => {
                 let Request {
@@ -147,10 +162,11 @@ impl Worker {
                     deadline,
                     expires,
                     answer,
+                    ..
                 } = *request;
                 let _ = answer.send(self.restore(connection, deadline, expires).await);
             }
-            Step::Event(Event::Close(answer)) => {
+            Step::Event(Event::Close(answer, _)) => {
                 let _ = answer.send(self.close().await);
             }
             Step::Close => {
