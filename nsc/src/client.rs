@@ -15,7 +15,6 @@ use crate::error::causes;
 use crate::kept::{Kept, Shared};
 use crate::liveness::DataPath;
 use crate::metrics::Counters;
-use crate::request_span::RequestSpan;
 use crate::tokens::tokens;
 use crate::wanted::connections;
 use crate::{Config, ConnectionStatus, Error, Status};
@@ -87,7 +86,7 @@ impl Nsc {
     /// [`Error::Name`] and [`Error::AdminAddress`].
     pub fn new(config: Config) -> Result<Self, Error> {
         let wanted = connections(&config, std::process::id()).map_err(Error::Name)?;
-        let admin = config.admin.as_ref().map(|url| url.to_string().parse());
+        let admin = config.admin_url().map(|url| url.to_string().parse());
         let now = SystemTime::now();
         let lines = wanted.iter().zip(&config.services);
         let status = Status {
@@ -157,9 +156,8 @@ impl Nsc {
                 .liveness(DataPath::new(agent, times.timeout))
                 .liveness_every(times.interval, times.timeout, MISSES);
         }
-        let chain = Chain::default().then(RequestSpan);
         Ok(Shared {
-            client: Client::new(options, chain, remote.clone()),
+            client: Client::new(options, Chain::default(), remote.clone()),
             remote,
             request_timeout: config.request_timeout,
             // The rest is for what comes after.

@@ -105,7 +105,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "CARRICK_ADMIN",
         default: "",
-        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
     Variable {
         name: "NSM_LOG_LEVEL",
@@ -159,6 +159,17 @@ pub struct Config {
     pub log_level: String,
     /// Where traces go.
     pub telemetry: Option<String>,
+}
+
+impl Config {
+    /// Where the admin listener is: as it was said, else beside the identity.
+    pub(crate) fn admin_url(&self) -> Option<Url> {
+        let beside = || {
+            let file = format!("{}.admin", self.name.replace('/', "_"));
+            Some(Url::Unix(self.state_dir.as_ref()?.join(file)))
+        };
+        self.admin.clone().or_else(beside)
+    }
 }
 
 /// How the data path is probed.

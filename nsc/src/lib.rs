@@ -12,7 +12,6 @@ mod error;
 mod kept;
 mod liveness;
 mod metrics;
-mod request_span;
 mod service;
 mod status;
 mod tokens;

@@ -54,7 +54,7 @@ impl DataPath {
         match ping.await {
             Ok(answer) => answer.is_some(),
             Err(Error::Kernel { source: why, .. }) if is_no_way(&why) => {
-                debug!(%source, %target, %why, "no echo can be sent this way");
+                debug!(probe.source = %source, probe.target = %target, %why, "no echo can be sent this way");
                 false
             }
             Err(error) => {
