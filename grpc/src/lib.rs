@@ -29,7 +29,9 @@ pub use health::Health;
 pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
 pub use registry_path::{RegistryPath, RegistryPathSegment};
 pub use security::Security;
-pub use server::{Monitoring, Requests, ServeError, ServerOptions, builder, routes, serve};
+pub use server::{
+    Monitoring, Observer, Requests, ServeError, ServerOptions, builder, routes, serve,
+};
 pub use socket::{KeepAlive, Peer, Socket};
 pub use status::{RemoteError, invalid, status};
 pub use token::{

@@ -3,6 +3,7 @@
 mod deadline;
 mod monitor;
 mod network_service;
+mod observer;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::{Health, KeepAlive, Listener, SocketFile};
 
 pub use monitor::Monitoring;
 pub use network_service::Requests;
+pub use observer::Observer;
 
 /// What a server takes on.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct ServerOptions {
     /// Calls that one HTTP/2 connection may have without an answer, default
     /// 1024; further ones are refused as `ResourceExhausted`.
     pub max_calls_per_connection: usize,
+    /// Who is told of each Request that was answered.
+    pub observer: Observer,
     /// HTTP/2 PINGs by which clients that vanished are noticed.
     pub keep_alive: KeepAlive,
     /// Time that open calls have to end at shutdown, default 5 s.
@@ -62,6 +66,7 @@ impl Default for ServerOptions {
             max_monitors: 16_384,
             max_streams: 16_384,
             max_calls_per_connection: 1024,
+            observer: Observer::default(),
             keep_alive: KeepAlive::default(),
             grace: Duration::from_secs(5),
         }

@@ -89,7 +89,8 @@ impl NetworkService for Requests {
             network_service = Empty,
         );
         trace::adopt(&span, request.metadata());
-        self.serve(request).instrument(span).await
+        let observed = self.options.observer.begin();
+        observed.answer(self.serve(request).instrument(span).await)
     }
 
     async fn close(&self, request: Request<wire::Connection>) -> Result<Response<()>, Status> {
