@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use carrick_chain::{Element, Endpoint, Error, Kind, Next};
 use carrick_types::{Connection, ConnectionId, IpFamily, Prefix};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
+use tracing::{Instrument, info_span};
 
 use crate::leases::{self, Ask, ClientId, LeaseError, Leased, Leases};
 use crate::{Grant, Prefixes};
@@ -151,11 +152,9 @@ impl Addresses {
             let leases::Error::Lease(LeaseError::Full { family, .. }) = error else {
                 return Err(self.refused(connection, error));
             };
-            let more = timeout(
-                late.saturating_duration_since(tokio::time::Instant::now()),
-                self.prefixes.further(family, &grants),
-            );
-            if !matches!(more.await, Ok(Ok(()))) {
+            let span = info_span!("further prefix", family = ?family);
+            let more = timeout_at(late, self.prefixes.further(family, &grants));
+            if !matches!(more.instrument(span).await, Ok(Ok(()))) {
                 return Err(self.refused(connection, error));
             }
         }

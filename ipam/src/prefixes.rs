@@ -12,6 +12,7 @@ use std::sync::Arc;
 use carrick_types::{Invalid, IpFamily, Prefix};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+use tracing::Span;
 
 pub(crate) use client::PREFIXES;
 pub use client::{
@@ -55,6 +56,8 @@ pub enum FurtherError {
 struct Further {
     family: IpFamily,
     seen: Arc<[Grant]>,
+    /// The Request that waits for it.
+    asker: Span,
 }
 
 /// The last time a further prefix was refused, and why.
@@ -155,6 +158,7 @@ impl Prefixes {
             let _ = server.try_send(Further {
                 family,
                 seen: Arc::clone(seen),
+                asker: Span::current(),
             });
         }
         tokio::select! {

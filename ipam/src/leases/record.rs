@@ -52,6 +52,7 @@ pub struct Lease {
     /// Whether it is an extra prefix and not the client's address.
     pub extra: bool,
     /// Since when.
+    #[serde(with = "carrick_types::rfc3339")]
     pub since: SystemTime,
 }
 
@@ -63,5 +64,6 @@ pub struct Former {
     /// The addresses it had.
     pub addresses: Vec<IpAddr>,
     /// When it closed.
+    #[serde(with = "carrick_types::rfc3339")]
     pub released: SystemTime,
 }

@@ -105,6 +105,7 @@ pub struct StoredPrefix {
     pub grant: Grant,
     /// Until when the server keeps it without a sign of us, where it says so.
     /// Before that the prefix may be used after a restart without asking.
+    #[serde(with = "carrick_types::rfc3339::option")]
     pub valid_until: Option<SystemTime>,
 }
 

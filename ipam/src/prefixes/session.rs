@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use carrick_grpc::trace;
 use carrick_proto::ipam::ipam_client::IpamClient;
 use carrick_proto::ipam::{PrefixRequest, PrefixResponse, Type};
 use carrick_types::{Invalid, IpFamily, Prefix};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, info, info_span, warn};
 
 use super::client::{Asked, PrefixServer, Shared, StoredPrefix, key};
 use super::{Further, Grant};
@@ -125,24 +126,18 @@ impl Link {
     /// One stream, from the first request to its end; `Ok` if we ended it.
     async fn session(&mut self) -> Result<(), Ended> {
         let (requests, stream) = mpsc::channel(REQUESTS);
-        let mut session = Session {
+        let span =
+            info_span!("prefix stream", otel.kind = "client", prefix_server = %self.server().name);
+        let session = Session {
             link: self,
             requests,
             waiting: VecDeque::new(),
             current: None,
+            exchange: Span::none(),
+            asker: None,
             lease: None,
         };
-        session.ask_for_all();
-        // The Go server answers with headers only once it has been asked.
-        session.next();
-        let mut answers = session.open(stream).await?;
-        let end = session.link.shared.end.clone();
-        let broken = end.run_until_cancelled(session.serve(&mut answers)).await;
-        if let Some(ended) = broken {
-            return Err(ended);
-        }
-        session.farewell(&mut answers).await;
-        Ok(())
+        session.run(stream).instrument(span).await
     }
 }
 
@@ -153,10 +148,28 @@ struct Session<'a> {
     waiting: VecDeque<Ask>,
     /// What the answer under way is for, and when it is late.
     current: Option<(Ask, Instant)>,
+    /// The answer under way, in the stream's trace.
+    exchange: Span,
+    /// The Request that wants the next new prefix.
+    asker: Option<Span>,
     lease: Option<Duration>,
 }
 
 impl Session<'_> {
+    async fn run(mut self, stream: mpsc::Receiver<PrefixRequest>) -> Result<(), Ended> {
+        self.ask_for_all();
+        // The Go server answers with headers only once it has been asked.
+        self.next();
+        let mut answers = self.open(stream).await?;
+        let end = self.link.shared.end.clone();
+        let broken = end.run_until_cancelled(self.serve(&mut answers)).await;
+        if let Some(ended) = broken {
+            return Err(ended);
+        }
+        self.farewell(&mut answers).await;
+        Ok(())
+    }
+
     async fn open(
         &mut self,
         stream: mpsc::Receiver<PrefixRequest>,
@@ -166,6 +179,7 @@ impl Session<'_> {
         let owner = MetadataValue::try_from(options.owner.as_str())
             .map_err(|_| Invalid::new("owner", &options.owner, "printable ASCII characters"))?;
         request.metadata_mut().insert(OWNER_HEADER, owner);
+        trace::inject(request.metadata_mut());
         let mut client = IpamClient::new(self.link.server().channel.clone());
         let opened = timeout(options.answer_timeout, client.manage_prefixes(request));
         let opened = match self.link.shared.end.run_until_cancelled(opened).await {
@@ -253,6 +267,7 @@ impl Session<'_> {
             && self.current.is_none_or(|(ask, _)| ask != Ask::New)
         {
             self.waiting.push_back(Ask::New);
+            self.asker = Some(further.asker.clone());
         }
     }
 
@@ -275,6 +290,14 @@ impl Session<'_> {
         };
         let options = &self.link.shared.options;
         self.current = Some((ask, Instant::now() + options.answer_timeout));
+        // One stream carries what many ask for, so its trace cannot be theirs:
+        // the two are linked.
+        self.exchange = debug_span!("ask for a prefix", prefix = request.prefix);
+        if ask == Ask::New
+            && let Some(asker) = self.asker.take()
+        {
+            self.exchange.follows_from(&asker);
+        }
         // One request is under way at a time, so there is room; a closed
         // channel shows as the end of the stream.
         let _ = self.requests.try_send(request);
@@ -297,6 +320,7 @@ impl Session<'_> {
             debug!(prefix = answer.prefix, "an answer to nothing is ignored");
             return Ok(());
         };
+        self.exchange = Span::none();
         let stored = self.stored(&answer)?;
         self.check(ask, stored.grant.prefix)?;
         let link = &mut *self.link;

@@ -15,8 +15,10 @@ pub struct GrantRecord {
     /// Who owns it; `None` if it belongs to a stream alone.
     pub owner: Option<String>,
     /// Until when it is kept without a sign of its owner.
+    #[serde(with = "carrick_types::rfc3339")]
     pub expires: SystemTime,
     /// Since when.
+    #[serde(with = "carrick_types::rfc3339")]
     pub since: SystemTime,
 }
 

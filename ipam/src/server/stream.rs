@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use carrick_grpc::trace;
 use carrick_proto::ipam::ipam_server::Ipam;
 use carrick_proto::ipam::{PrefixRequest, PrefixResponse, Type};
 use carrick_types::{Invalid, Prefix};
@@ -7,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, debug_span, info_span};
 
 use super::grants::StreamId;
 use super::{GrantAsk, GrantError, LEASE_HEADER, OWNER_HEADER, Refused, Server};
@@ -36,7 +37,8 @@ impl Ipam for Server {
         let owner = owner(&request)?;
         let id = self.inner.streams.fetch_add(1, Ordering::Relaxed);
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let span = info_span!("manage_prefixes", owner, stream = id);
+        let span = info_span!("manage_prefixes", otel.kind = "server", owner, stream = id);
+        trace::adopt(&span, request.metadata());
         let session = Session {
             server: self.clone(),
             owner: owner.clone(),
@@ -114,7 +116,8 @@ impl Session {
                 Ok(None) => return,
                 Err(status) => return debug!(%status, "the stream broke"),
             };
-            match self.answer(request).await {
+            let span = debug_span!("prefix request", prefix = request.prefix);
+            match self.answer(request).instrument(span).await {
                 Ok(None) => {}
                 Ok(Some(response)) => {
                     if self.answers.send(Ok(response)).await.is_err() {
