@@ -68,8 +68,10 @@ pub struct Endpoint {
     pub url: Option<String>,
     /// When it is forgotten unless it is registered again. In a registration
     /// a wish, which the registry may shorten.
+    #[serde(with = "carrick_types::rfc3339::option")]
     pub expires: Option<SystemTime>,
     /// When it was registered first; peers order themselves by it.
+    #[serde(with = "carrick_types::rfc3339::option")]
     pub registered_at: Option<SystemTime>,
     /// Identities of those who registered it, the owner first.
     pub path_ids: Vec<String>,

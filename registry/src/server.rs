@@ -1,4 +1,5 @@
 mod journal;
+mod metrics;
 mod services;
 mod shared;
 

@@ -169,6 +169,11 @@ impl<T: Watched> Watchers<T> {
         Ok((id, mailbox))
     }
 
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
     pub(crate) fn close(&mut self, id: &WatchId) {
         let Some(watchers) = self.by_key.get_mut(&id.key) else {
             return;

@@ -29,6 +29,8 @@ pub enum Event {
     Updated(Endpoint),
     /// An endpoint is gone.
     Deleted(EndpointName),
+    /// The registry could not be asked; what was told before still stands.
+    Failed,
     /// Everything there is has been told: the end of the first list, and again
     /// after each reconnect.
     Synced,
@@ -113,7 +115,11 @@ impl Watcher {
         while !self.events.is_closed() {
             match self.session().await {
                 Err(End::Dropped) => return,
-                Err(End::Failed(error)) => self.report(&error),
+                Err(End::Failed(error)) => {
+                    self.report(&error);
+                    // A consumer that is behind has news enough.
+                    let _ = self.events.try_send(Event::Failed);
+                }
                 Ok(()) | Err(End::Finished) => debug!("the registry ended a watch"),
             }
             self.failures = self.failures.saturating_add(1);

@@ -99,6 +99,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Live endpoints, services, and open watches of either.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let state = self.lock();
+        let endpoints = state
+            .registry
+            .find_endpoints(&EndpointQuery::default(), now().instant);
+        let services = state.registry.find_services(&ServiceQuery::default());
+        let watchers = state.endpoint_watchers.len() + state.service_watchers.len();
+        (endpoints.len(), services.len(), watchers)
+    }
+
     /// Our own token; without one the path goes on without it.
     pub(super) fn token(&self) -> Option<Token> {
         let token = self.tokens.as_ref()?.token(None);

@@ -104,13 +104,17 @@ pub(crate) fn endpoint(text: &str) -> Endpoint {
     }
 }
 
-/// The next event, in words.
+/// The next event, in words; how often the registry was asked in vain in
+/// between is a matter of timing.
 pub(crate) async fn next(watch: &mut EndpointWatch) -> String {
-    let event = tokio::time::timeout(Duration::from_secs(600), watch.recv()).await;
-    match event.expect("an event") {
-        Event::Updated(endpoint) => format!("+{}", endpoint.name),
-        Event::Deleted(name) => format!("-{name}"),
-        Event::Synced => "synced".into(),
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(600), watch.recv()).await;
+        return match event.expect("an event") {
+            Event::Updated(endpoint) => format!("+{}", endpoint.name),
+            Event::Deleted(name) => format!("-{name}"),
+            Event::Failed => continue,
+            Event::Synced => "synced".into(),
+        };
     }
 }
 
