@@ -24,6 +24,14 @@ pub enum PrefixRefusal {
 }
 
 impl PrefixRefusal {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [
+        Self::Held,
+        Self::Many,
+        Self::Outside,
+        Self::Own,
+    ];
+
     /// The word in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

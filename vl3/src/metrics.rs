@@ -4,6 +4,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::dns::Answer;
+use crate::filter::PrefixRefusal;
+use crate::peers::Reason;
+use crate::recognise::Forgery;
+
 /// What happens in the network, counted. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -44,6 +49,7 @@ impl Metrics {
     /// Registers all. `registry` must be one without prefix: the four first
     /// names are those of the Cisco vL3 endpoint, which dashboards know.
     pub fn register(&self, registry: &mut Registry) {
+        self.begin();
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
         };
@@ -100,6 +106,20 @@ impl Metrics {
             &self.refused_prefixes,
         );
         family("nse_vl3_dns_queries", "Name lookups", &self.dns_queries);
+    }
+
+    /// What never happened is there with 0, so that the first time is a change.
+    fn begin(&self) {
+        let begin = |family: &Family<Cause, Counter>, causes: &[&'static str]| {
+            for &cause in causes {
+                drop(family.get_or_create(&Cause { cause }));
+            }
+        };
+        begin(&self.dns_queries, &Answer::WORDS);
+        begin(&self.failed_dials, &Reason::ALL.map(Reason::as_str));
+        begin(&self.forged_peers, &Forgery::ALL.map(Forgery::as_str));
+        let refused = PrefixRefusal::ALL.map(PrefixRefusal::as_str);
+        begin(&self.refused_prefixes, &refused);
     }
 
     pub(crate) fn count(family: &Family<Cause, Counter>, cause: &'static str) {

@@ -52,6 +52,15 @@ pub enum Forgery {
 }
 
 impl Forgery {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::BadToken,
+        Self::Mismatch,
+        Self::NoKey,
+        Self::TurnedPeer,
+        Self::Unregistered,
+    ];
+
     /// The word in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -55,6 +55,10 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// What an answer is in metrics.
+    pub(crate) const WORDS: [&'static str; 5] =
+        ["failed", "no_data", "no_name", "records", "refused"];
+
     fn as_str(&self) -> &'static str {
         match self {
             Self::Failed => "failed",

@@ -112,6 +112,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Each of them.
+    pub const ALL: [Self; 5] = [
+        Self::Crossed,
+        Self::Deadline,
+        Self::Denied,
+        Self::Invalid,
+        Self::Unavailable,
+    ];
+
     /// The word in metrics and status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
