@@ -11,6 +11,7 @@ mod error;
 mod identity;
 mod interface;
 mod kernel;
+mod metered;
 mod object;
 #[cfg(feature = "test-util")]
 mod recording;
@@ -20,6 +21,7 @@ pub use error::Error;
 pub use identity::hardware_address;
 pub use interface::{Agent, Protocol};
 pub use kernel::{Capability, Kernel, preflight};
+pub use metered::{AgentMetrics, Metered, Outcome};
 pub use object::{Change, End, Found, Link, LinkKind, LinkRoute, Netns, Router, Side};
 
 #[cfg(feature = "test-util")]
