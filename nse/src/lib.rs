@@ -11,6 +11,7 @@ pub mod config;
 mod discovery;
 mod error;
 mod journal;
+mod metrics;
 mod names;
 mod parts;
 mod peering;

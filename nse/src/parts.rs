@@ -10,6 +10,7 @@ use carrick_vl3::dns::Records;
 use carrick_vl3::elements::MtuElement;
 
 use crate::Config;
+use crate::config::AgentKind;
 use crate::peering::Dials;
 
 /// What the parts of an endpoint share.
@@ -61,8 +62,12 @@ impl Plane {
 
 /// The namespace in which the service is routed.
 pub(crate) fn router(config: &Config) -> Netns {
-    match &config.node.router {
-        Some(name) => Netns::Named(name.clone()),
-        None => Netns::Own,
+    match (&config.node.router, &config.agent) {
+        (Some(name), _) => Netns::Named(name.clone()),
+        // What is its own to the agent is not what is our own.
+        (None, AgentKind::Remote(_)) => {
+            Netns::Path(format!("/proc/{}/ns/net", std::process::id()).into())
+        }
+        (None, _) => Netns::Own,
     }
 }

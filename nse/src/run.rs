@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use carrick_agent::{Agent, Change, Kernel, Netns};
+use carrick_agent::{Agent, AgentMetrics, Change, Kernel, Metered, Netns, RemoteAgent};
 use carrick_chain::elements::OnIdle;
 use carrick_chain::{Endpoint, EndpointOptions, Handle, Tokens};
 use carrick_grpc::{
-    Channels, DialOptions, Es256Tokens, Health, Identity, Listener, Security, ServerOptions,
-    SpiffeId, TokenOptions, Url, listen, routes, serve,
+    Channels, DialOptions, Es256Tokens, Health, Identity, Listener, Observer, Security,
+    ServerOptions, SpiffeId, TokenOptions, Url, listen, routes, serve,
 };
 use carrick_ipam::{
     AddressOptions, Addresses, EndpointMetrics, LeaseOptions, Leases, PrefixClient, PrefixOptions,
@@ -19,7 +19,7 @@ use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem};
 use carrick_registry as registry;
 use carrick_store::Store;
 use carrick_telemetry::{Admin, Condition, Metrics, Readiness};
-use carrick_types::{Mechanism, Mtu, ServiceName};
+use carrick_types::{IpFamily, Mechanism, Mtu, ServiceName};
 use carrick_vl3::dns::Records;
 use carrick_vl3::elements::MtuElement;
 use carrick_vl3::health::{self, Probing};
@@ -34,7 +34,7 @@ use crate::config::{AgentKind, Setting};
 use crate::journal::Answers;
 use crate::parts::{Parts, Plane, router};
 use crate::peering::{Ask, Dials, PeerDialer};
-use crate::{Config, Error, names, serving, status};
+use crate::{Config, Error, metrics, names, serving, status};
 
 /// The trust domain of identities that no SPIFFE Workload API gave.
 const TRUST_DOMAIN: &str = "carrick";
@@ -44,6 +44,7 @@ const REGISTRY_GRACE: Duration = Duration::from_secs(5);
 
 /// The four parts of readiness: what it takes to serve.
 struct Ready {
+    all: Readiness,
     prefix: Condition,
     router: Condition,
     listening: Condition,
@@ -53,6 +54,7 @@ struct Ready {
 impl Ready {
     fn new(readiness: &Readiness) -> Self {
         Self {
+            all: readiness.clone(),
             prefix: readiness.condition("prefix"),
             router: readiness.condition("router"),
             listening: readiness.condition("listening"),
@@ -76,6 +78,9 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let readiness = Readiness::new();
     let ready = Ready::new(&readiness);
     let (parts, prefix_client) = assemble(&config, &store, &metrics)?;
+    metrics.section("store", |section| store.register(section));
+    metrics::gauges(&metrics, &parts);
+    let observer = metrics::requests(&metrics);
     let mut lifecycle = Lifecycle::new(config.times.grace);
     let stages = Stages::new(&mut lifecycle, config.times.grace);
 
@@ -113,6 +118,7 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
         }
     });
     let start = Start {
+        observer,
         parts,
         endpoint,
         answers,
@@ -223,7 +229,7 @@ fn assemble(
         handle: handle.clone(),
         dials: dials.clone(),
     };
-    let plane = agent(config)?.map(|agent| Plane::new(agent, config));
+    let plane = agent(config, metrics)?.map(|agent| Plane::new(agent, config));
     let parts = Parts {
         config: Arc::clone(config),
         plane,
@@ -269,8 +275,10 @@ fn lease_prefixes(
             None,
         ));
     }
-    let servers = config.addresses.servers.iter().map(|url| {
-        let (name, channel, family) = (url.to_string(), channels.channel(url)?, None);
+    let urls = &config.addresses.servers;
+    let servers = urls.iter().enumerate().map(|(position, url)| {
+        let (name, channel) = (url.to_string(), channels.channel(url)?);
+        let family = wanted_family(urls, position);
         Ok(PrefixServer {
             name,
             channel,
@@ -287,11 +295,30 @@ fn lease_prefixes(
     Ok((prefixes, Some(client)))
 }
 
-fn agent(config: &Config) -> Result<Option<Arc<dyn Agent>>, Error> {
+/// A server that is named twice is asked for both families, IPv4 first; of
+/// one that is named once any prefix is welcome.
+fn wanted_family(urls: &[Url], position: usize) -> Option<IpFamily> {
+    let (before, url, behind) = (&urls[..position], &urls[position], &urls[position + 1..]);
+    if before.contains(url) {
+        Some(IpFamily::V6)
+    } else {
+        behind.contains(url).then_some(IpFamily::V4)
+    }
+}
+
+fn agent(config: &Config, metrics: &Metrics) -> Result<Option<Arc<dyn Agent>>, Error> {
+    let counted = AgentMetrics::default();
+    metrics.section("agent", |section| counted.register(section));
     Ok(match &config.agent {
         AgentKind::None => None,
-        AgentKind::Kernel => Some(Arc::new(Kernel::new().map_err(|e| Error::Agent(e.into()))?)),
-        AgentKind::Remote(url) => return Err(Error::Agent(format!("{url}").into())),
+        AgentKind::Kernel => {
+            let kernel = Kernel::new().map_err(|e| Error::Agent(e.into()))?;
+            Some(Arc::new(Metered::new(kernel, counted)))
+        }
+        AgentKind::Remote(path) => {
+            let remote = RemoteAgent::new(path).map_err(|e| Error::Agent(e.into()))?;
+            Some(Arc::new(Metered::new(remote, counted)))
+        }
     })
 }
 
@@ -496,6 +523,7 @@ fn at_end(
 
 /// What happens once everything is assembled; each step waits for what it needs.
 struct Start {
+    observer: Observer,
     parts: Parts,
     endpoint: Endpoint,
     answers: Answers,
@@ -509,6 +537,7 @@ impl Start {
     async fn go(self, stages: Stages) {
         let stopping = stages.registration.token();
         let Self {
+            observer,
             parts,
             endpoint,
             answers,
@@ -536,7 +565,7 @@ impl Start {
             return;
         }
         ready.router.met();
-        serve_all(&parts, &endpoint, listeners, &ready, &stages).await;
+        serve_all(&parts, &endpoint, listeners, observer, &ready, &stages).await;
         stages.network.spawn(
             "prefix changes",
             follow_prefixes(parts.clone(), stages.network.token()),
@@ -608,10 +637,14 @@ async fn serve_all(
     parts: &Parts,
     endpoint: &Endpoint,
     listeners: Vec<Listener>,
+    observer: Observer,
     ready: &Ready,
     stages: &Stages,
 ) {
-    let options = ServerOptions::default();
+    let options = ServerOptions {
+        observer,
+        ..ServerOptions::default()
+    };
     let health = Health::new(Health::ENDPOINT).await;
     for listener in listeners {
         info!(url = %listener.url(), name = %parts.config.name, "listening");
@@ -621,8 +654,21 @@ async fn serve_all(
             serve(listener, routes, &options, stop).await
         });
     }
-    health.set_ready(true).await;
+    let (readiness, stop) = (ready.all.clone(), stages.server.token());
+    stages.server.spawn("health", async move {
+        stop.run_until_cancelled(tell(readiness, health)).await;
+    });
     ready.listening.met();
+}
+
+/// What `/readyz` says, gRPC's health says too.
+async fn tell(readiness: Readiness, health: Health) {
+    loop {
+        readiness.wait_ready().await;
+        health.set_ready(true).await;
+        readiness.wait_not_ready().await;
+        health.set_ready(false).await;
+    }
 }
 
 fn register(parts: &Parts, registry: &registry::Client, url: &Url) -> registry::Registration {
@@ -659,6 +705,7 @@ fn network(
 ) {
     let service = &parts.config.services[0];
     let mut domains = vec![crate::discovery::follow(
+        &parts.vl3,
         own,
         Domain::own(),
         service.clone(),
@@ -666,6 +713,7 @@ fn network(
     for (name, url) in &parts.config.domains {
         match registry_at(parts, url) {
             Ok(client) => domains.push(crate::discovery::follow(
+                &parts.vl3,
                 &client,
                 Domain::named(name),
                 service.clone(),

@@ -27,7 +27,7 @@ struct ConnectionStatus {
 
 /// A route of the router.
 #[derive(Debug, Serialize)]
-struct RouteStatus {
+pub(crate) struct RouteStatus {
     prefix: Prefix,
     via: Option<IpAddr>,
     peer: String,
@@ -78,20 +78,21 @@ impl Parts {
     }
 
     pub(crate) fn routes_status(&self) -> Value {
-        let links = self.vl3.links();
-        json(
-            links
-                .into_iter()
-                .filter(|(_, _, alive)| *alive)
-                .flat_map(|(peer, link, _)| {
-                    let via = link.addresses.first().copied();
-                    link.prefixes.into_iter().map(move |prefix| RouteStatus {
-                        prefix,
-                        via,
-                        peer: peer.to_string(),
-                    })
-                }),
-        )
+        json(self.routes())
+    }
+
+    /// The routes over links that work.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = RouteStatus> {
+        let links = self.vl3.links().into_iter();
+        let working = links.filter(|(_, _, alive)| *alive);
+        working.flat_map(|(peer, link, _)| {
+            let via = link.addresses.first().copied();
+            link.prefixes.into_iter().map(move |prefix| RouteStatus {
+                prefix,
+                via,
+                peer: peer.to_string(),
+            })
+        })
     }
 
     pub(crate) fn leases_status(&self) -> Value {

@@ -149,8 +149,8 @@ pub enum AgentKind {
     Kernel,
     /// Nobody here: an NSM forwarder does.
     None,
-    /// An agent of its own, behind a socket.
-    Remote(Url),
+    /// An agent of its own, behind this unix socket.
+    Remote(PathBuf),
 }
 
 impl Config {
@@ -197,9 +197,19 @@ impl Config {
                 dns: dns?,
             };
             config.check(r);
-            Some(config)
+            Some(config.with_admin())
         })(&mut r);
         r.finish(config)
+    }
+
+    /// Beside the state, unless something else was said.
+    fn with_admin(mut self) -> Self {
+        let beside = || {
+            let file = format!("{}.admin", self.name.as_str().replace('/', "_"));
+            Some(Address::Unix(self.state_dir.as_ref()?.join(file)))
+        };
+        self.admin = self.admin.take().or_else(beside);
+        self
     }
 
     /// What shows only when settings are seen together.
@@ -255,7 +265,10 @@ fn read_agent(r: &mut Reader<'_>, setting: Option<&Setting>) -> Option<AgentKind
         "" => Ok(None),
         "kernel" => Ok(Some(AgentKind::Kernel)),
         "none" => Ok(Some(AgentKind::None)),
-        other => url(other).map(AgentKind::Remote).map(Some),
+        other => match url(other) {
+            Ok(Url::Unix(path)) if path.is_absolute() => Ok(Some(AgentKind::Remote(path))),
+            _ => Err(Invalid::new("", other, "kernel, none or unix:///path")),
+        },
     })?;
     kind.or_else(|| match setting? {
         Setting::Mesh(_) => Some(AgentKind::None),
@@ -403,9 +416,9 @@ fn positive(text: &str) -> Result<Duration, Invalid> {
 
 fn at_least_one<T>(
     item: impl Fn(&str) -> Result<T, Invalid>,
-) -> impl FnOnce(&str) -> Result<Vec<T>, Invalid> {
+) -> impl Fn(&str) -> Result<Vec<T>, Invalid> {
     move |text| {
-        let items = list(item)(text)?;
+        let items = list(&item)(text)?;
         if items.is_empty() {
             return Err(Invalid::new("", text, "a list with at least one item"));
         }
@@ -415,7 +428,7 @@ fn at_least_one<T>(
 
 /// Where to listen: URLs, or (NSM's form) the name of a socket file, which then
 /// stands in the endpoint's directory below `/run/carrick`.
-fn listen_on(name: Option<&EndpointName>) -> impl FnOnce(&str) -> Result<Vec<Url>, Invalid> {
+fn listen_on(name: Option<&EndpointName>) -> impl Fn(&str) -> Result<Vec<Url>, Invalid> {
     let directory = format!("/run/carrick/{}", name.map_or("nse", EndpointName::as_str));
     move |text| {
         let item = |text: &str| {
