@@ -125,6 +125,17 @@ pub(crate) fn store(dir: Option<&Path>, name: &str) -> Result<Store> {
     store.context("cannot use the durable state")
 }
 
+/// Where the admin listener of a program is: as its settings say, else beside
+/// its state, where it has one.
+pub(crate) fn admin_address(
+    set: Option<Address>,
+    state: Option<&Path>,
+    name: &str,
+) -> Option<Address> {
+    let file = format!("{}.admin", name.replace('/', "_"));
+    set.or_else(|| Some(Address::Unix(state?.join(file))))
+}
+
 /// An admin listener's address; empty is none.
 pub(crate) fn optional_address(text: &str) -> Result<Option<Address>, Invalid> {
     let expected = "tcp://address:port or unix:///path";

@@ -62,7 +62,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
         name: "CARRICK_ADMIN",
         default: "",
-        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `ipam.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
     Variable {
         name: "NSM_LOG_LEVEL",
@@ -193,10 +193,12 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     };
     let (metrics, counted) = (Metrics::new(), options.metrics.clone());
     metrics.section("ipam", |section| counted.register(section));
+    metrics.section("store", |section| store.register(section));
     let server = Server::open(&store, options).context("cannot start the prefix server")?;
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
-    if let Some(address) = &config.admin {
+    let admin_address = super::admin_address(config.admin, config.state_dir.as_deref(), "ipam");
+    if let Some(address) = &admin_address {
         let shown = server.clone();
         let bound = Admin::new(metrics, readiness)
             .with_status("prefixes", move || json!(shown.status()))

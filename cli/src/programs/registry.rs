@@ -44,7 +44,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
         name: "CARRICK_ADMIN",
         default: "",
-        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL; empty: nowhere.",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
     Variable {
         name: "NSM_LOG_LEVEL",
@@ -112,7 +112,7 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
         ..Default::default()
     };
     let options = carrick_registry::ServerOptions {
-        store: Some(store),
+        store: Some(store.clone()),
         limits,
         ..Default::default()
     };
@@ -124,9 +124,14 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
 
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
-    if let Some(address) = &config.admin {
+    let metrics = Metrics::new();
+    metrics.section("registry", |section| server.register(section));
+    metrics.section("store", |section| store.register(section));
+    let state = config.state_dir.as_deref();
+    let admin_address = super::admin_address(config.admin.clone(), state, &config.name);
+    if let Some(address) = &admin_address {
         let (services, endpoints) = (Arc::clone(&server), Arc::clone(&server));
-        let bound = Admin::new(Metrics::new(), readiness)
+        let bound = Admin::new(metrics, readiness)
             .with_status("network_services", move || {
                 json!(services.services(&ServiceQuery::default()))
             })
