@@ -77,7 +77,7 @@ async fn seen(lab: &Lab) -> impl PartialEq + std::fmt::Debug + use<> {
     )
 }
 
-/// The gauges of the endpoint; counters may count.
+/// The gauges of the endpoint but for ages; counters may count.
 pub(crate) async fn gauges(lab: &Lab) -> BTreeMap<String, String> {
     let text = lab.metrics("nse").await.unwrap();
     let gauges: Vec<&str> = text
@@ -87,6 +87,7 @@ pub(crate) async fn gauges(lab: &Lab) -> BTreeMap<String, String> {
     let values = text.lines().filter_map(|line| line.split_once(' '));
     values
         .filter(|(name, _)| gauges.contains(&name.split('{').next().unwrap_or(name)))
+        .filter(|(name, _)| !name.ends_with("_age_seconds"))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
 }

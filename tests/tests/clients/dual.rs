@@ -6,6 +6,12 @@ use std::time::Duration;
 use carrick_tests::traffic::{Echo, echoes, fetch};
 use carrick_tests::{Lab, ip};
 
+/// The prefix server on `node`, to be asked for prefixes of both families.
+pub(crate) fn both_families_of(lab: &Lab, node: &str) -> (&'static str, String) {
+    let server = format!("tcp://{}:5006", lab.node(node).address);
+    ("NSM_PREFIX_SERVER_URL", format!("{server},{server}"))
+}
+
 const V4: &str = "172.16.0.0/16";
 const V6: &str = "2001:db8::/64";
 
@@ -17,6 +23,9 @@ async fn mesh(lab: &mut Lab, more: &[(&str, String)]) {
     lab.start_nsc("bee", "green", "nse-green", &[]).await;
     lab.linked("nse-red", 1).await;
     lab.linked("nse-green", 1).await;
+    for pod in ["ant", "bee"] {
+        lab.addresses(pod).await;
+    }
 }
 
 /// Both pods have an address of each family, and reach each other over both.
@@ -72,6 +81,7 @@ async fn one_prefix_server_gives_prefixes_of_both_families() {
     let mut lab = Lab::new(&["red", "green"]).await;
     lab.start_registry("east", "red");
     lab.start_ipam("red", &format!("{V4},{V6}"));
-    mesh(&mut lab, &[]).await;
+    let servers = both_families_of(&lab, "red");
+    mesh(&mut lab, &[servers]).await;
     both_families_work(&lab).await;
 }

@@ -105,7 +105,7 @@ async fn clients_are_served_while_the_prefix_server_is_down() {
         async || {
             let text = lab.metrics("nse").await?;
             let failures = text.lines().find_map(|line| {
-                let value = line.strip_prefix("ipam_stream_failures_total ")?;
+                let value = line.strip_prefix("carrick_ipam_stream_failures_total ")?;
                 value.parse::<u64>().ok()
             });
             (failures? >= 3 && begin.elapsed() > Duration::from_secs(6)).then_some(())

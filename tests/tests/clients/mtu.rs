@@ -11,6 +11,8 @@ use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
 
+use crate::dual::both_families_of;
+
 /// What is left of 1500 bytes over VXLAN (RFC 7348).
 const VXLAN: usize = 1450;
 const JUMBO: usize = 9000;
@@ -22,14 +24,19 @@ async fn lab() -> Lab {
     let mut lab = Lab::new(&["red", "green"]).await;
     lab.start_registry("east", "red");
     lab.start_ipam("red", "172.16.0.0/16,2001:db8::/64");
-    lab.start_nse("nse-red", "red", "red", "red", &[]);
+    start_nse(&mut lab, "nse-red", "red");
     lab.start_nsc("ant", "red", "nse-red", &[]).await;
     lab.address("ant").await;
     lab
 }
 
+fn start_nse(lab: &mut Lab, name: &str, node: &str) {
+    let both = both_families_of(lab, "red");
+    lab.start_nse(name, node, "red", "red", &[both]);
+}
+
 async fn join(lab: &mut Lab) {
-    lab.start_nse("nse-green", "green", "red", "red", &[]);
+    start_nse(lab, "nse-green", "green");
     lab.start_nsc("bee", "green", "nse-green", &[]).await;
     lab.address("bee").await;
     lab.linked("nse-red", 1).await;
@@ -68,7 +75,9 @@ async fn packets_pass_a_tunnel_up_to_its_size_and_larger_ones_are_refused_at_onc
     }
     let (ant, bee) = (lab.netns("ant"), lab.netns("bee"));
     let _echo = Echo::start(bee, b"");
-    for (address, headers) in lab.addresses("bee").await.into_iter().zip(HEADERS) {
+    let addresses = lab.addresses("bee").await;
+    assert_eq!(addresses.len(), HEADERS.len());
+    for (address, headers) in addresses.into_iter().zip(HEADERS) {
         assert!(echoes(ant, address, Duration::from_secs(5)), "{address}");
         let returned = unfragmented(ant, address, VXLAN - headers);
         assert_eq!(returned.unwrap(), VXLAN - headers, "to {address}");
@@ -80,7 +89,7 @@ async fn packets_pass_a_tunnel_up_to_its_size_and_larger_ones_are_refused_at_onc
 #[tokio::test(flavor = "multi_thread")]
 async fn jumbo_packets_pass_between_pods_of_one_node() {
     let mut lab = lab().await;
-    lab.start_nse("nse-next", "red", "red", "red", &[]);
+    start_nse(&mut lab, "nse-next", "red");
     lab.start_nsc("cow", "red", "nse-next", &[]).await;
     lab.linked("nse-red", 1).await;
     lab.linked("nse-next", 1).await;
@@ -90,7 +99,9 @@ async fn jumbo_packets_pass_between_pods_of_one_node() {
     lab.address("cow").await;
     let (ant, cow) = (lab.netns("ant"), lab.netns("cow"));
     let _echo = Echo::start(cow, b"");
-    for (address, headers) in lab.addresses("cow").await.into_iter().zip(HEADERS) {
+    let addresses = lab.addresses("cow").await;
+    assert_eq!(addresses.len(), HEADERS.len());
+    for (address, headers) in addresses.into_iter().zip(HEADERS) {
         assert!(echoes(ant, address, Duration::from_secs(5)), "{address}");
         let returned = unfragmented(ant, address, JUMBO - headers);
         assert_eq!(returned.unwrap(), JUMBO - headers, "to {address}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use carrick_tests::Lab;
+use carrick_tests::{Lab, PATIENCE, until_within};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -93,6 +93,8 @@ async fn an_endpoint_that_is_told_to_end_leaves_the_registry_within_a_second() {
     })
     .await;
     let took = begin.elapsed();
+    println!("no longer registered after {took:?}");
     assert!(took <= Duration::from_secs(1), "{took:?}");
-    assert!(lab.stop("nse").await.success());
+    let ended = until_within(PATIENCE, || lab.ended("nse")).await;
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
