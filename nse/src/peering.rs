@@ -49,6 +49,13 @@ impl Dials {
         }
     }
 
+    /// Asks one peer for a refresh, after what is under way.
+    fn refresh_one(&self, id: &ConnectionId) {
+        if let Some(kept) = self.lock().get(id) {
+            kept.refresh();
+        }
+    }
+
     /// Ids at this end.
     pub(crate) fn ids(&self) -> Vec<ConnectionId> {
         self.lock().keys().cloned().collect()
@@ -336,5 +343,10 @@ impl carrick_vl3::elements::Refresh for Ask {
     fn ask(&self, which: &dyn Fn(&Connection) -> bool, change: &dyn Fn(&mut Connection)) {
         self.handle.ask_refresh(which, change);
         self.dials.refresh(which);
+    }
+
+    fn again(&self, id: &ConnectionId) {
+        self.handle.refresh(id);
+        self.dials.refresh_one(id);
     }
 }

@@ -10,11 +10,19 @@ pub trait Refresh: Send + Sync + 'static {
     /// Asks those whose connection `which` names; `change` is what they shall
     /// see changed. Must not wait: it is called while a Request is served.
     fn ask(&self, which: &dyn Fn(&Connection) -> bool, change: &dyn Fn(&mut Connection));
+
+    /// Asks that the chain is run again for a connection whose Request is
+    /// being served, once that is answered: before, `ask` does not know it.
+    fn again(&self, id: &ConnectionId);
 }
 
 impl Refresh for Handle {
     fn ask(&self, which: &dyn Fn(&Connection) -> bool, change: &dyn Fn(&mut Connection)) {
         self.ask_refresh(which, change);
+    }
+
+    fn again(&self, id: &ConnectionId) {
+        self.refresh(id);
     }
 }
 
@@ -39,7 +47,10 @@ impl std::fmt::Debug for MtuElement {
 
 /// That a connection counts for the minimum.
 #[derive(Debug)]
-pub struct MtuOpen(());
+pub struct MtuOpen {
+    /// The minimum fell while the last Request was served.
+    is_outdated: bool,
+}
 
 impl MtuElement {
     /// Without links the size is `start`, usually [`Mtu::JUMBO`].
@@ -63,8 +74,12 @@ impl MtuElement {
 
     /// Asks all connections but `own` that have another size to come again.
     fn tell_others(&self, own: &ConnectionId) {
+        self.tell(&|connection| connection.id != *own);
+    }
+
+    fn tell(&self, whom: &dyn Fn(&Connection) -> bool) {
         let current = self.current();
-        let which = |c: &Connection| c.id != *own && c.context.mtu != Some(current);
+        let which = |c: &Connection| whom(c) && c.context.mtu != Some(current);
         self.refresh.ask(&which, &|connection| {
             connection.context.mtu = Some(current);
             connection.state = State::RefreshRequested;
@@ -85,12 +100,21 @@ impl Element for MtuElement {
         let (id, asked) = (connection.id.clone(), connection.context.mtu);
         let offered = self.minimum().offer(&id, asked);
         connection.context.mtu = Some(offered);
-        *state = Some(MtuOpen(()));
+        let was_outdated = state.as_ref().is_some_and(|open| open.is_outdated);
+        let open = state.insert(MtuOpen { is_outdated: false });
         let answer = next.request(connection).await?;
         let answered = answer.context.mtu.unwrap_or(offered);
         let changed = self.minimum().set(&id, asked, offered, answered);
         if changed {
             self.tell_others(&id);
+        }
+        if answered > self.current() {
+            // Whoever lowered the minimum meanwhile could not tell this
+            // connection, which had no answer yet.
+            open.is_outdated = true;
+            self.refresh.again(&id);
+        } else if was_outdated {
+            self.tell(&|connection| connection.id == id);
         }
         Ok(answer)
     }

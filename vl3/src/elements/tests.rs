@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use carrick_chain::testing::{Check, TestTokens, request, soon};
 use carrick_chain::{Chain, Element, Endpoint, EndpointOptions, Error, Kind, Next};
 use carrick_types::{
-    Connection, DnsConfig, EndpointName, IpNet, Labels, Mtu, Prefix, Route, State,
+    Connection, ConnectionId, DnsConfig, EndpointName, IpNet, Labels, Mtu, Prefix, Route, State,
 };
 use hickory_proto::rr::{LowerName, Name};
 
@@ -28,6 +28,7 @@ struct Bed {
 struct Asked {
     connections: Mutex<Vec<Connection>>,
     named: Mutex<Vec<(String, u32, State)>>,
+    again: Mutex<Vec<String>>,
 }
 
 impl Refresh for Asked {
@@ -42,6 +43,10 @@ impl Refresh for Asked {
                     .push((connection.id.to_string(), mtu, connection.state));
             }
         }
+    }
+
+    fn again(&self, id: &ConnectionId) {
+        self.again.lock().unwrap().push(id.to_string());
     }
 }
 
@@ -470,4 +475,63 @@ async fn a_dialler_announces_what_it_holds_and_takes_what_is_the_peers() {
     );
     let again = front.request(answer, soon()).await.unwrap();
     assert_eq!(PeerClient::link(&again), link);
+}
+
+/// While a client's Request is served, one with a slow link comes in.
+struct Interrupted {
+    mtu: MtuElement,
+    slow: Mutex<Option<Connection>>,
+}
+
+impl Element for Interrupted {
+    const NAME: &'static str = "interrupted";
+    type State = ();
+
+    async fn request(
+        &self,
+        connection: Connection,
+        state: &mut Option<()>,
+        next: Next<'_>,
+    ) -> Result<Connection, Error> {
+        *state = Some(());
+        let slow = self.slow.lock().unwrap().take();
+        if let Some(slow) = slow {
+            let chain = Chain::default().then(self.mtu.clone());
+            let endpoint = Endpoint::new(EndpointOptions::new("b", TestTokens::default()), chain);
+            endpoint.request(slow, soon()).await.unwrap();
+        }
+        next.request(connection).await
+    }
+
+    async fn close(&self, _: &Connection, (): &mut ()) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_minimum_that_falls_while_a_link_is_made_reaches_that_link() {
+    let asked = Arc::new(Asked::default());
+    let mtu = MtuElement::new(Mtu::JUMBO, asked.clone());
+    let mut slow = request("slow", "2");
+    slow.context.mtu = Some(Mtu::ETHERNET);
+    let chain = Chain::default().then(mtu.clone()).then(Interrupted {
+        mtu,
+        slow: Mutex::new(Some(slow)),
+    });
+    let endpoint = Endpoint::new(EndpointOptions::new("a", TestTokens::default()), chain);
+    let fast = endpoint
+        .request(request("fast", "1"), soon())
+        .await
+        .unwrap();
+    assert_eq!(fast.context.mtu, Some(Mtu::JUMBO));
+    let id = fast.path.following().unwrap().id.clone();
+    assert_eq!(*asked.again.lock().unwrap(), [id.clone()]);
+
+    let kept = endpoint.connections()[0].as_ref().clone();
+    asked.connections.lock().unwrap().push(kept);
+    let fast = endpoint.request(fast, soon()).await.unwrap();
+    assert_eq!(fast.context.mtu, Some(Mtu::ETHERNET));
+    let told = [(id, 1500, State::RefreshRequested)];
+    assert_eq!(*asked.named.lock().unwrap(), told);
+    assert_eq!(asked.again.lock().unwrap().len(), 1, "once is enough");
 }
