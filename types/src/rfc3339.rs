@@ -40,7 +40,6 @@ pub mod option {
     /// # Errors
     ///
     /// Those of `serializer`.
-    #[expect(clippy::ref_option, reason = "serde wants it so")]
     pub fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,

@@ -90,12 +90,10 @@ impl Worker {
 
     /// What a caller asks for belongs to the caller's trace.
     fn span(&self, step: &Step) -> Span {
-        match step {
-            Step::Event(event) => {
-                info_span!(parent: event.caller(), "connection", connection.id = %self.id)
-            }
-            _ => info_span!("connection", connection.id = %self.id),
+        if let Step::Event(event) = step {
+            return info_span!(parent: event.caller(), "connection", connection.id = %self.id);
         }
+        info_span!("connection", connection.id = %self.id)
     }
 
     async fn next_step(&mut self, events: &mut mpsc::Receiver<Event>) -> Step {
