@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
@@ -56,25 +55,31 @@ impl Ipam for Fickle {
     }
 }
 
-/// When all pods have one address each, inside of `prefix`, and it is all
-/// that their interfaces have.
+/// When all clients were told of one address each, inside of `prefix`; their
+/// interfaces have it, and nothing else.
 async fn renumbered(lab: &Lab, prefix: Prefix) -> Instant {
-    lab.wait(&format!("all pods are in {prefix}"), async || {
-        PODS.iter()
-            .all(|pod| {
-                let interfaces = ip::interfaces(lab.netns(pod));
-                let addresses = interfaces.get("nsm-1").map(|is| is.addresses.clone());
-                let addresses = addresses.unwrap_or_default();
-                let inside = |address: &String| {
-                    let address = address.split('/').next().unwrap_or_default();
-                    let address = address.parse::<IpAddr>();
-                    address.is_ok_and(|address| prefix.contains(address))
-                };
-                addresses.len() == 1 && addresses.iter().all(inside)
-            })
-            .then(Instant::now)
-    })
-    .await
+    let mut told = Vec::new();
+    let what = format!("all clients are in {prefix}");
+    let when = lab.wait(&what, async || {
+        told.clear();
+        for pod in PODS {
+            let status = lab.status(&format!("nsc-{pod}")).await?;
+            let addresses = status["connections"][0]["src_addrs"].clone();
+            let addresses: Vec<String> = serde_json::from_value(addresses).ok()?;
+            let inside = |text: &String| text.parse().is_ok_and(|net| prefix.covers(net));
+            if addresses.len() != 1 || !addresses.iter().all(inside) {
+                return None;
+            }
+            told.push(addresses);
+        }
+        Some(Instant::now())
+    });
+    let when = when.await;
+    for (pod, addresses) in PODS.into_iter().zip(told) {
+        let interfaces = ip::interfaces(lab.netns(pod));
+        assert_eq!(interfaces["nsm-1"].addresses, addresses, "{pod}");
+    }
+    when
 }
 
 /// They reach each other, and have no route into `former` any more.
