@@ -95,7 +95,7 @@ fn route(route: &Value, host: &str) -> Option<String> {
     }
     for (field, word) in [("gateway", "via"), ("dev", "dev")] {
         if let Some(value) = route[field].as_str() {
-            text += &format!(" {word} {value}");
+            text.extend([" ", word, " ", value]);
         }
     }
     Some(text)

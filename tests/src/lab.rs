@@ -312,6 +312,18 @@ impl Lab {
         ended.unwrap_or_else(|| panic!("{name} did not end; its log:\n{}", self.log(name)))
     }
 
+    /// Ends a program as an orderly shutdown does and starts it again as it
+    /// was; the exit status it ended with.
+    pub async fn restart(&mut self, name: &str) -> ExitStatus {
+        let program = self.programs.get_mut(name).expect("it was started");
+        let child = &mut program.child;
+        signal(child, Signal::SIGTERM);
+        let ended = until_within(GRACE, || child.try_wait().expect("it is our child")).await;
+        let ended = ended.unwrap_or_else(|| panic!("{name} did not end"));
+        self.up(name);
+        ended
+    }
+
     /// Kills a program with SIGKILL.
     pub fn kill(&mut self, name: &str) {
         let mut program = self.take(name);
@@ -329,6 +341,10 @@ impl Lab {
     }
 
     /// Kills a program with SIGKILL; [`Lab::up`] starts it again as it was.
+    ///
+    /// # Panics
+    ///
+    /// It was never started.
     pub fn down(&mut self, name: &str) {
         let program = self.programs.get_mut(name).expect("it was started");
         program.child.kill().expect("it is our child");
@@ -343,6 +359,10 @@ impl Lab {
     }
 
     /// The process id of a program.
+    ///
+    /// # Panics
+    ///
+    /// It was never started.
     #[must_use]
     pub fn pid(&self, name: &str) -> u32 {
         self.programs[name].child.id()

@@ -1,6 +1,8 @@
 //! What clients get of an endpoint that is its own forwarder, with real
 //! programs in namespaces. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 #[path = "clients/addresses.rs"]
 mod addresses;
 #[path = "clients/dns.rs"]

@@ -37,11 +37,11 @@ async fn a_client_has_its_address_and_a_route_to_the_network_by_way_of_its_endpo
         "172.16.0.0/32 dev nsm-1",
     ];
     assert_eq!(ip::routes(pod), routes);
-    let router = ip::routes(lab.router("nse"));
+    let hosts = ip::routes(lab.router("nse"));
     for address in [ant, bee] {
         let to = format!("{address}/32 dev ");
-        let count = router.iter().filter(|route| route.starts_with(&to)).count();
-        assert_eq!(count, 1, "{to} in {router:?}");
+        let count = hosts.iter().filter(|route| route.starts_with(&to)).count();
+        assert_eq!(count, 1, "{to} in {hosts:?}");
     }
     assert_eq!(fetch(lab.pod("bee").await, ant).unwrap(), b"hello from ant");
 }
