@@ -186,6 +186,40 @@ mod tests {
         );
     }
 
+    /// A row of the features' page that names a test which is not there would be
+    /// a claim that nobody checks.
+    #[test]
+    fn every_feature_is_shown_by_a_test_that_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let page = std::fs::read_to_string(root.join("docs/features.md")).unwrap();
+        let mut sources = String::new();
+        read_sources(&root, &mut sources);
+        let rows = page.lines().filter(|line| line.starts_with("| "));
+        let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+        let tests = named.filter(|name| name.matches('_').count() > 2 && !name.contains(' '));
+        let missing: Vec<_> = tests
+            .filter(|name| !name.starts_with("CARRICK_"))
+            .filter(|name| !sources.contains(&format!("fn {name}(")))
+            .filter(|name| !sources.contains(&format!("func {name}(")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/features.md names tests that are not there: {missing:?}"
+        );
+    }
+
+    fn read_sources(dir: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                read_sources(&path, text);
+            } else if name.ends_with(".rs") || name.ends_with(".go") {
+                *text += &std::fs::read_to_string(&path).unwrap();
+            }
+        }
+    }
+
     const INTRODUCTION: &str = "# Configuration
 
 Settings come from the environment. Names without `CARRICK_` are those of NSM's programs, with their meaning. A variable that is set to nothing is
