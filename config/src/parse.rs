@@ -43,7 +43,7 @@ pub fn duration(text: &str) -> Result<Duration, Invalid> {
 }
 
 /// A whole number in `range`.
-pub fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&str) -> Result<T, Invalid>
+pub fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Invalid>
 where
     T: FromStr + PartialOrd + Display,
 {
@@ -59,13 +59,13 @@ where
 /// A list with commas between its items; empty items are left out.
 pub fn list<T>(
     item: impl Fn(&str) -> Result<T, Invalid>,
-) -> impl FnOnce(&str) -> Result<Vec<T>, Invalid> {
+) -> impl Fn(&str) -> Result<Vec<T>, Invalid> {
     move |text| {
         let items = text
             .split(',')
             .map(str::trim)
             .filter(|text| !text.is_empty());
-        items.map(item).collect()
+        items.map(&item).collect()
     }
 }
 

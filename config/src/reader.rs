@@ -100,8 +100,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value of a variable, by `parse` from its text or its default. `None`
-    /// after a mistake, which is remembered.
+    /// The value of a variable, by `parse` from its text or its default. After a
+    /// mistake, which is remembered, it is the default, so that whoever reads on
+    /// finds the other mistakes, too.
     ///
     /// # Panics
     ///
@@ -110,28 +111,34 @@ impl<'a> Reader<'a> {
     pub fn read<T>(
         &mut self,
         name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, Invalid>,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
     ) -> Option<T> {
         let variable = self.variables.iter().find(|variable| variable.name == name);
         let variable = variable.unwrap_or_else(|| panic!("{name} is not in the table"));
         // As with NSM's programs, what is set to nothing is nothing, not the default.
         let text = self.source.text(name);
         let value = parse(text.as_deref().unwrap_or(variable.default).trim());
-        value
-            .map_err(|mut mistake| {
-                assert!(
-                    text.is_some(),
-                    "the default of {name} is a mistake: {mistake}"
-                );
-                name.clone_into(&mut mistake.field);
-                self.mistakes.push(mistake);
-            })
-            .ok()
+        let value = value.or_else(|mut mistake| {
+            name.clone_into(&mut mistake.field);
+            self.mistakes.push(mistake);
+            parse(variable.default)
+        });
+        match value {
+            Ok(value) => Some(value),
+            Err(mistake) => panic!("the default of {name} is a mistake: {mistake}"),
+        }
     }
 
-    /// Remembers a mistake that shows only when values are seen together.
+    /// Remembers a mistake that shows only when values are seen together. One
+    /// of a variable that was not understood in the first place follows from that.
     pub fn mistake(&mut self, mistake: Invalid) {
-        self.mistakes.push(mistake);
+        if self
+            .mistakes
+            .iter()
+            .all(|known| known.field != mistake.field)
+        {
+            self.mistakes.push(mistake);
+        }
     }
 
     /// What `build` makes of the values, if there was no mistake.
