@@ -172,6 +172,11 @@ pub struct Found {
 
 // === impl Netns ===
 
+impl Link {
+    /// The field that names a veth's far device, as errors call it.
+    pub const FAR_NAME: &str = "kind.veth.far.name";
+}
+
 impl fmt::Display for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

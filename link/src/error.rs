@@ -1,3 +1,4 @@
+use carrick_agent::{Link, Netns};
 use carrick_chain::Kind;
 use carrick_types::{ConnectionId, Invalid};
 
@@ -11,6 +12,9 @@ pub enum Error {
     /// The endpoint answered with an id that another one's link has.
     #[error("the endpoint's id for the connection, {0}, is that of another link")]
     IdInUse(ConnectionId),
+    /// The client's namespace is not there, or not yet.
+    #[error("mechanism.parameters.inodeURL: there is no such network namespace")]
+    FarNetns(#[source] carrick_agent::Error),
     /// A parameter of the mechanism is missing or wrong.
     #[error("the mechanism's parameters are not right")]
     Mechanism(#[source] Invalid),
@@ -26,6 +30,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// The agent's reason, by the name of the mechanism's parameter if it is
+    /// about one; `router` is not the client's namespace.
+    pub(crate) fn of_agent(error: carrick_agent::Error, router: &Netns) -> Self {
+        match error {
+            carrick_agent::Error::Invalid(mut invalid) if invalid.field == Link::FAR_NAME => {
+                "mechanism.parameters.name".clone_into(&mut invalid.field);
+                Self::Mechanism(invalid)
+            }
+            error @ carrick_agent::Error::NoNetns { .. } if !is_about(&error, router) => {
+                Self::FarNetns(error)
+            }
+            other => Self::Agent(other),
+        }
+    }
+
     /// What the caller can do about it.
     pub(crate) fn kind(&self) -> Kind {
         match self {
@@ -35,7 +54,8 @@ impl Error {
             | Self::NoneOffered { .. } => Kind::Invalid,
             // A namespace or the other end's device may still come, and the next
             // try has another identifier.
-            Self::Agent(
+            Self::FarNetns(_)
+            | Self::Agent(
                 carrick_agent::Error::NoDevice { .. }
                 | carrick_agent::Error::NoNetns { .. }
                 | carrick_agent::Error::Unavailable(_)
@@ -44,4 +64,8 @@ impl Error {
             Self::Agent(_) | Self::NoSegment => Kind::Internal,
         }
     }
+}
+
+fn is_about(error: &carrick_agent::Error, wanted: &Netns) -> bool {
+    matches!(error, carrick_agent::Error::NoNetns { netns, .. } if netns == wanted)
 }

@@ -122,7 +122,7 @@ impl Element for Links {
             self.book
                 .put(&connection.id, link)
                 .await
-                .map_err(|e| failed(Error::Agent(e)))?;
+                .map_err(|e| failed(Error::of_agent(e, &self.site.router)))?;
         }
         next.request(connection).await
     }

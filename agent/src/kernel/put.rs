@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 
-use carrick_types::ConnectionId;
+use carrick_types::{ConnectionId, Invalid};
 
 use super::batch::{Done, converge_end, delete_device, make, observe_end};
 use super::netlink::error_number;
@@ -99,7 +99,7 @@ fn put_veth(
         netns: netns.clone(),
         index: near_index,
     });
-    make(namespaces, netns, &steps)?;
+    make(namespaces, netns, &steps).map_err(|e| name_in_use(e, &far.name))?;
     make(namespaces, far_netns, &far.fresh().steps(&far, far_index))?;
     settle(namespaces, netns, near_index)?;
     if far.has_v6() {
@@ -149,6 +149,18 @@ fn create_vxlan(
         netns: namespaces.enter(netns)?.file.as_raw_fd(),
         vxlan,
     })
+}
+
+/// The near name is computed and the indices are known to be free; what exists
+/// is the name that somebody chose.
+fn name_in_use(error: Error, name: &str) -> Error {
+    match error {
+        Error::Kernel { source, .. } if error_number(&source) == Some(nix::libc::EEXIST) => {
+            let expected = "a name that no other interface of the namespace has";
+            Error::Invalid(Invalid::new(Link::FAR_NAME, name, expected))
+        }
+        other => other,
+    }
 }
 
 /// The name and the index are known to be free or the kernel says so in other

@@ -1,6 +1,7 @@
 use carrick_chain::testing::{TestTokens, request, soon};
 use carrick_chain::{Chain, Endpoint, EndpointOptions, Kind};
 use carrick_types::{MechanismClass, MechanismType, Mtu};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::testing::{ip, kernel, site, vxlan};
@@ -38,8 +39,11 @@ impl Bed {
     }
 }
 
+/// A Request of another client each time.
 fn offering(offers: &[Mechanism]) -> Connection {
-    let mut request = request("nsc", "1");
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+    let mut request = request("nsc", &number);
     request.preferences = offers.to_vec();
     request
 }
