@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use carrick_types::{Connection, ConnectionId};
+use carrick_types::{Connection, ConnectionId, PathSegment};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,9 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Connection, Error> {
         let name = &self.0.options.name;
-        let previous = path::enter(&mut request, name, options::new_id)
+        let known = self.known(&request);
+        let new_id = || known.unwrap_or_else(options::new_id);
+        let previous = path::enter(&mut request, name, new_id)
             .map_err(|invalid| Error::request("updatepath", &request, Kind::Invalid, invalid))?;
         let expires = expiry::of(&request, Instant::now(), SystemTime::now(), deadline)
             .map_err(|missing| Error::request("timeout", &request, Kind::Invalid, missing))?;
@@ -249,6 +251,18 @@ impl Endpoint {
 
     fn is_ending(&self) -> bool {
         self.0.closing.is_cancelled() || self.0.stopping.is_cancelled()
+    }
+
+    /// The connection of a caller that does not say its id here, as it forgot
+    /// it in a restart: under its own id it has one already.
+    fn known(&self, request: &Connection) -> Option<ConnectionId> {
+        let is_ours = |segment: &PathSegment| segment.name == self.0.options.name;
+        if request.path.following().is_some_and(is_ours) {
+            return None;
+        }
+        let caller = request.path.current()?;
+        let known = self.0.hub.called_by(caller)?;
+        (known.network_service == request.network_service).then(|| known.id.clone())
     }
 
     /// Puts a token and its end into the own segment (NSM `updatetoken`).

@@ -10,10 +10,10 @@ use carrick_chain::testing::{
     self, Check, Count, Fault, Log, Record, TestTokens, request, request_valid_for, soon,
 };
 use carrick_chain::{
-    BoxError, Chain, Element, Endpoint, EndpointOptions, Error, Handle, Kind, Next, Selector,
-    Tokens,
+    BoxError, Chain, Element, Endpoint, EndpointOptions, Error, EventKind, Handle, Kind, Next,
+    Selector, Tokens,
 };
-use carrick_types::{Connection, State, Token};
+use carrick_types::{Connection, ServiceName, State, Token};
 use futures::StreamExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, advance};
@@ -346,22 +346,58 @@ impl Element for Gate {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_finished_though_its_caller_leaves() {
+async fn a_first_request_whose_caller_leaves_is_finished_and_leaves_nothing() {
     let gate = Gate::new();
     let endpoint = Endpoint::new(options(), Chain::default().then(gate.clone()));
     let mut monitor = endpoint.monitor(Selector::default());
     assert!(monitor.next().await.unwrap().connections.is_empty());
-    let caller = tokio::spawn({
-        let endpoint = endpoint.clone();
-        async move { endpoint.request(request("nsc", "1"), soon()).await }
-    });
+    abandoned(&endpoint, request("nsc", "1"), &gate).await;
+    assert_eq!(monitor.next().await.unwrap().kind, EventKind::Update);
+    assert_eq!(monitor.next().await.unwrap().kind, EventKind::Delete);
+    assert!(endpoint.connections().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_whose_caller_leaves_is_finished() {
+    let gate = Gate::new();
+    let endpoint = Endpoint::new(options(), Chain::default().then(gate.clone()));
+    gate.open.add_permits(1);
+    let answer = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    gate.entered.notified().await;
+    let mut monitor = endpoint.monitor(Selector::default());
+    assert_eq!(monitor.next().await.unwrap().connections.len(), 1);
+    let mut refresh = answer;
+    refresh.labels.0.insert("app".into(), "web".into());
+    abandoned(&endpoint, refresh, &gate).await;
+    let event = monitor.next().await.unwrap();
+    assert_eq!(event.connections[0].labels.value("app"), Some("web"));
+    assert_eq!(event.connections, endpoint.connections());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_forgot_its_connection_gets_it_again_under_its_own_id() {
+    let endpoint = Endpoint::new(options(), Chain::default());
+    let first = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    let again = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    assert_eq!(again.path.segments[1].id, first.path.segments[1].id);
+    let others = [request("nsc", "2"), request("other", "1")];
+    for other in others {
+        endpoint.request(other, soon()).await.unwrap();
+    }
+    assert_eq!(endpoint.connections().len(), 3);
+    let mut elsewhere = request("nsc", "1");
+    elsewhere.network_service = ServiceName::new("another").unwrap();
+    endpoint.request(elsewhere, soon()).await.unwrap();
+    assert_eq!(endpoint.connections().len(), 4);
+}
+
+/// Asks, and leaves when the Request is in the chain.
+async fn abandoned(endpoint: &Endpoint, request: Connection, gate: &Gate) {
+    let asking = endpoint.clone();
+    let caller = tokio::spawn(async move { asking.request(request, soon()).await });
     gate.entered.notified().await;
     caller.abort();
     gate.open.add_permits(1);
-    assert_eq!(
-        monitor.next().await.unwrap().connections,
-        endpoint.connections()
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -232,6 +232,8 @@ impl Worker {
         }
         self.journalled = true;
         let answer = Arc::new(connection.clone());
+        // Also if it cannot be served now: its client finds it and asks again.
+        self.endpoint.0.hub.update(&answer);
         self.phase = Phase::Up {
             answer,
             expires,

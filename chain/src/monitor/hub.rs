@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use carrick_types::{Connection, ConnectionId, State};
+use carrick_types::{Connection, ConnectionId, PathSegment, State};
 use futures::Stream;
 
 use super::queue::{Item, Queue};
@@ -107,6 +107,11 @@ impl Hub {
         self.lock().connections.get(id).cloned()
     }
 
+    /// The connection that comes from this segment.
+    pub(crate) fn called_by(&self, caller: &PathSegment) -> Option<Arc<Connection>> {
+        self.lock().called_by(caller)
+    }
+
     /// Follows the connections that `selector` means.
     pub(crate) fn monitor(&self, selector: Selector) -> Monitor {
         let (number, inbox) = self.lock().subscribe(selector);
@@ -158,6 +163,16 @@ impl Inner {
             self.by_segment.remove(&(hash, Some(id.clone())));
         }
         Some(connection)
+    }
+
+    fn called_by(&self, caller: &PathSegment) -> Option<Arc<Connection>> {
+        let hash = self.hasher.hash_one(caller.id.as_str());
+        let named = self.by_segment.range((hash, None)..);
+        let named = named.take_while(|(other, _)| *other == hash);
+        let connections = named.filter_map(|(_, id)| self.connections.get(id.as_ref()?));
+        let is_caller = |is: &PathSegment| is.id == caller.id && is.name == caller.name;
+        let mut known = connections.filter(|it| it.path.previous().is_some_and(is_caller));
+        known.next().cloned()
     }
 
     fn hashes(&self, connection: &Connection) -> Vec<u64> {
