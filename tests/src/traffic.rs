@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -128,6 +128,7 @@ fn connected(address: IpAddr) -> io::Result<UdpSocket> {
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU32>,
     thread: JoinHandle<Loss>,
 }
 
@@ -155,9 +156,16 @@ impl Flow {
             .set_read_timeout(Some(Duration::from_millis(5)))
             .expect("a timeout can be set");
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || send(&socket, &stopped));
-        Self { stop, thread }
+        let sent = Arc::new(AtomicU32::new(0));
+        let (stopped, count) = (stop.clone(), sent.clone());
+        let thread = std::thread::spawn(move || send(&socket, &stopped, &count));
+        Self { stop, sent, thread }
+    }
+
+    /// Packets sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u32 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Ends it: what was lost.
@@ -172,7 +180,7 @@ impl Flow {
     }
 }
 
-fn send(socket: &UdpSocket, stop: &AtomicBool) -> Loss {
+fn send(socket: &UdpSocket, stop: &AtomicBool, sent: &AtomicU32) -> Loss {
     let mut loss = Loss {
         sent: 0,
         lost: 0,
@@ -191,7 +199,10 @@ fn send(socket: &UdpSocket, stop: &AtomicBool) -> Loss {
         }
     };
     while !stop.load(Ordering::Relaxed) {
-        loss.sent += u32::from(socket.send(&loss.sent.to_be_bytes()).is_ok());
+        // What the kernel does not take is lost, too.
+        let _ = socket.send(&loss.sent.to_be_bytes());
+        loss.sent += 1;
+        sent.store(loss.sent, Ordering::Relaxed);
         take(Duration::from_millis(5));
     }
     // The last ones have their time to come back.

@@ -1,0 +1,8 @@
+//! Programs are killed at any time, in any order: addresses stay, packets flow.
+
+#[path = "restarts/lottery.rs"]
+mod lottery;
+#[path = "restarts/orders.rs"]
+mod orders;
+#[path = "restarts/prefixes.rs"]
+mod prefixes;
