@@ -2,11 +2,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use carrick_grpc::trace;
 use carrick_proto::agent as wire;
 use carrick_proto::agent::agent_client::AgentClient;
 use carrick_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
 use super::convert::netns_to_wire;
@@ -62,7 +64,9 @@ impl Agent for RemoteAgent {
         async move {
             changes.iter().try_for_each(check).map_err(Error::Invalid)?;
             let changes = changes.into_iter().map(wire::Change::from).collect();
-            let answer = self.client().apply(wire::ApplyRequest { changes }).await;
+            let mut request = Request::new(wire::ApplyRequest { changes });
+            trace::inject(request.metadata_mut());
+            let answer = self.client().apply(request).await;
             fault::from_wire(answer.map_err(unavailable)?.into_inner().error)
         }
         .boxed()

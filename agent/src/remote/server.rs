@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrick_grpc::trace;
 use carrick_proto::agent as wire;
 use carrick_proto::agent::agent_server;
 use carrick_types::Invalid;
@@ -11,6 +12,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
+use tracing::{Instrument, debug_span};
 
 use super::bind::{bind_path, serve_binds};
 use super::convert::{changes_from_wire, netns_from_wire};
@@ -186,9 +188,11 @@ impl agent_server::Agent for Service {
         &self,
         request: Request<wire::ApplyRequest>,
     ) -> Result<Response<wire::ApplyResponse>, Status> {
+        let span = debug_span!("apply", otel.kind = "server");
+        trace::adopt(&span, request.metadata());
         let changes = changes_from_wire(request.into_inner().changes);
         let result = match changes.map_err(Error::Invalid) {
-            Ok(changes) => self.agent.apply(changes).await,
+            Ok(changes) => self.agent.apply(changes).instrument(span).await,
             Err(e) => Err(e),
         };
         let error = result.err().map(fault::to_wire).transpose()?;
