@@ -185,15 +185,14 @@ fn is_table(value: &Value) -> bool {
 /// The columns of a table that is known, or each key that any row has.
 fn columns(name: &str, rows: &[Value]) -> Vec<String> {
     let known = TABLES.iter().find(|(table, _)| *table == name);
-    let columns: Vec<String> = match known {
-        Some((_, columns)) => columns.iter().map(|&column| column.to_owned()).collect(),
-        None => {
-            let rows = rows.iter().filter_map(Value::as_object);
-            let mut keys: Vec<_> = rows.flat_map(|row| row.keys().cloned()).collect();
-            keys.sort();
-            keys.dedup();
-            keys
-        }
+    let columns: Vec<String> = if let Some((_, columns)) = known {
+        columns.iter().map(|&column| column.to_owned()).collect()
+    } else {
+        let rows = rows.iter().filter_map(Value::as_object);
+        let mut keys: Vec<_> = rows.flat_map(|row| row.keys().cloned()).collect();
+        keys.sort();
+        keys.dedup();
+        keys
     };
     let has = |column: &String| rows.iter().any(|row| !is_nothing(&at(row, column)));
     columns.into_iter().filter(has).collect()

@@ -157,3 +157,34 @@ async fn a_dial_and_its_answer_by_the_peer_are_one_trace() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_goes_on_in_an_agent_of_its_own_process() {
+    let mut lab = Lab::new(&["one"]).await;
+    let collector = Collector::default();
+    let traced = collector.listen(&lab.node("one").namespace, "192.0.2.1:4317");
+    lab.start_registry("east", "one");
+    lab.start_ipam("one", "172.16.0.0/16");
+    let socket = format!("unix://{}", lab.path("agent.sock"));
+    let mut agent = traced.clone();
+    agent.push(("NSM_LISTEN_ON", socket.clone()));
+    let netns = lab.node("one").namespace.path();
+    lab.start("agent", &netns, &["agent"], &agent);
+    let mut nse = traced.clone();
+    nse.push(("CARRICK_AGENT", socket));
+    lab.start_nse("nse", "one", "one", "one", &nse);
+    let traced = collector.listen(lab.pod("ant").await, "127.0.0.1:4317");
+    lab.start_nsc("ant", "one", "nse", &traced).await;
+    lab.address("ant").await;
+    lab.wait("the agent's work is in the Request's trace", async || {
+        let spans = collector.spans();
+        let (_, served) = request(&spans, "nsc-ant", "nse")?;
+        let mut asked = spans.named("nse", "agent.apply");
+        let asked = asked.find(|asked| spans.is_within(asked, served))?;
+        let mut applied = spans.named("agent", "apply");
+        applied
+            .any(|applied| spans.is_within(applied, asked))
+            .then_some(())
+    })
+    .await;
+}
