@@ -304,6 +304,10 @@ impl Lab {
     }
 
     /// Ends a program as an orderly shutdown does; its exit status.
+    ///
+    /// # Panics
+    ///
+    /// It does not run, or does not end.
     pub async fn stop(&mut self, name: &str) -> ExitStatus {
         let mut program = self.take(name);
         signal(&program.child, Signal::SIGTERM);
@@ -314,6 +318,10 @@ impl Lab {
 
     /// Ends a program as an orderly shutdown does and starts it again as it
     /// was; the exit status it ended with.
+    ///
+    /// # Panics
+    ///
+    /// It does not run, or does not end.
     pub async fn restart(&mut self, name: &str) -> ExitStatus {
         let program = self.programs.get_mut(name).expect("it was started");
         let child = &mut program.child;
@@ -325,6 +333,10 @@ impl Lab {
     }
 
     /// Kills a program with SIGKILL.
+    ///
+    /// # Panics
+    ///
+    /// It does not run.
     pub fn kill(&mut self, name: &str) {
         let mut program = self.take(name);
         program.child.kill().expect("it is our child");
@@ -332,6 +344,10 @@ impl Lab {
     }
 
     /// Kills a program with SIGKILL and starts it again as it was.
+    ///
+    /// # Panics
+    ///
+    /// It does not run.
     pub fn kill_and_restart(&mut self, name: &str) {
         let mut program = self.take(name);
         program.child.kill().expect("it is our child");
@@ -374,6 +390,10 @@ impl Lab {
     }
 
     /// The exit status of a program that ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// It was not started.
     pub fn ended(&mut self, name: &str) -> Option<ExitStatus> {
         let program = self.programs.get_mut(name).expect("it was started");
         program.child.try_wait().expect("it is our child")

@@ -58,7 +58,7 @@ impl Drop for Echo {
 }
 
 fn return_packets(socket: &UdpSocket, stop: &AtomicBool) {
-    let mut packet = [0; 65_536];
+    let mut packet = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((length, from)) = socket.recv_from(&mut packet) {
             let _ = socket.send_to(&packet[..length], from);

@@ -20,7 +20,8 @@ use crate::peers::Event;
 /// Each link is probed every [`Probing::interval`], less often where that
 /// would be more than [`Schedule::RATE`] probes a second in all. After a lost
 /// probe the next one follows at once, and three in a row mean that the data
-/// path is dead: with the usual times within 1.5 s for up to 30 links.
+/// path is dead: with the usual times within 1.5 s for up to 15 links,
+/// within 2 s for up to 40.
 #[derive(Debug, Default)]
 pub struct Schedule {
     probing: Probing,
@@ -69,7 +70,7 @@ impl Schedule {
     /// Probes in a row that must be lost for a data path to be dead.
     pub const LOST: u32 = 3;
     /// Most probes in a second over all links.
-    pub const RATE: u32 = 100;
+    pub const RATE: u32 = 50;
 
     /// No links yet; they will be probed at these times.
     #[must_use]
@@ -174,10 +175,10 @@ pub async fn run(
     probing: Probing,
     stop: CancellationToken,
 ) {
-    let (mut changes, mut changed) = (vl3.changes(), true);
+    let (mut changes, mut stale) = (vl3.changes(), true);
     let (mut schedule, mut probes) = (Schedule::new(probing), JoinSet::new());
     loop {
-        if std::mem::take(&mut changed) {
+        if std::mem::take(&mut stale) {
             schedule.set_links(targets(&vl3), now());
         }
         for (connection, target) in schedule.due(now()) {
@@ -198,7 +199,7 @@ pub async fn run(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(()) = changes.changed() => changed = true,
+            Ok(()) = changes.changed() => stale = true,
             () = until(schedule.next()) => {}
             Some(Ok((connection, outcome))) = probes.join_next() => {
                 report(&vl3, &mut schedule, connection, &outcome);
