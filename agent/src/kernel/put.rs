@@ -10,8 +10,9 @@ use super::netlink::error_number;
 use super::netns::Namespaces;
 use super::observe::{Device, DeviceKind, Slot};
 use super::settle::settle;
-use super::state::EndState;
+use super::state::{Dressing, EndState};
 use super::step::{self, Step, Vxlan};
+use crate::identity::Alias;
 use crate::{Error, Link, LinkKind, Netns, Side};
 
 /// Makes a link as it shall be and writes down what was done.
@@ -52,13 +53,21 @@ fn put_given(
         id: link.id.clone(),
         netns: netns.clone(),
     })?;
-    change_end(
-        namespaces,
-        netns,
-        device.index,
-        &EndState::near(link),
-        journal,
-    )
+    let wanted = EndState::near(link);
+    if !is_nobodys(&device) {
+        return change_end(namespaces, netns, device.index, &wanted, journal);
+    }
+    let was = EndState {
+        dressing: Some(Dressing::default()),
+        ..device.state
+    };
+    change_from(namespaces, netns, device.index, was, &wanted, journal)
+}
+
+/// Whether nobody has claimed a device, so that nothing lies on it yet.
+fn is_nobodys(device: &Device) -> bool {
+    let alias = Alias::parse(&device.state.alias);
+    alias.is_some_and(|alias| alias.is_owned_by(""))
 }
 
 fn put_veth(
@@ -198,14 +207,24 @@ fn change_end(
     wanted: &EndState,
     journal: &mut Vec<Done>,
 ) -> Result<(), Error> {
-    let step = || Error::kernel(format!("read a device in {netns}"));
-    let handle = namespaces.enter(netns)?;
-    if handle.socket.is_as(index, wanted).map_err(step())? {
+    if is_as(namespaces, netns, index, wanted)? {
         return Ok(());
     }
-    let Some(was) = observe_end(namespaces, netns, index)? else {
-        return Ok(());
-    };
+    match observe_end(namespaces, netns, index)? {
+        Some(was) => change_from(namespaces, netns, index, was, wanted, journal),
+        None => Ok(()),
+    }
+}
+
+/// Changes one end that is as `was`.
+fn change_from(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    index: u32,
+    was: EndState,
+    wanted: &EndState,
+    journal: &mut Vec<Done>,
+) -> Result<(), Error> {
     let steps = was.steps(wanted, index);
     if steps.is_empty() {
         return Ok(());
@@ -216,7 +235,24 @@ fn change_end(
         was: Box::new(was),
     });
     make(namespaces, netns, &steps)?;
-    converge_end(namespaces, netns, index, wanted)
+    if !is_as(namespaces, netns, index, wanted)? {
+        return converge_end(namespaces, netns, index, wanted);
+    }
+    if wanted.has_v6() {
+        settle(namespaces, netns, index)?;
+    }
+    Ok(())
+}
+
+fn is_as(
+    namespaces: &mut Namespaces,
+    netns: &Netns,
+    index: u32,
+    wanted: &EndState,
+) -> Result<bool, Error> {
+    let handle = namespaces.enter(netns)?;
+    let is_as = handle.socket.is_as(index, wanted);
+    is_as.map_err(Error::kernel(format!("read a device in {netns}")))
 }
 
 /// Makes room for a new device: removes one of another kind, and says which
