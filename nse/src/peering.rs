@@ -30,6 +30,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// Time to ask a peer whether a former process has a link with it already.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the probes of a link are answered.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The links that this endpoint dialled.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dials(Arc<Mutex<HashMap<ConnectionId, ClientConnection>>>);
@@ -123,6 +126,7 @@ impl PeerDialer {
             .request_timeout(config.times.request)
             .reselect(Reselect::SameEndpoint)
             .liveness(Probed(vl3.clone()))
+            .liveness_every(LOOK, LOOK, 2)
             .keep_addresses(false);
         Client::new(options, chain_to(&self.0, peer), remote)
     }
@@ -283,11 +287,7 @@ struct Probed(Vl3);
 
 impl Liveness for Probed {
     fn alive(&self, connection: &Connection) -> BoxFuture<'_, bool> {
-        let links = self.0.links();
-        let link = links
-            .iter()
-            .find(|(_, link, _)| link.connection == connection.id);
-        Box::pin(std::future::ready(link.is_some_and(|(_, _, alive)| *alive)))
+        Box::pin(std::future::ready(self.0.is_alive(&connection.id)))
     }
 }
 

@@ -197,6 +197,12 @@ impl Vl3 {
             .collect()
     }
 
+    /// Whether a connection is a link that is up and whose data path works.
+    #[must_use]
+    pub fn is_alive(&self, connection: &ConnectionId) -> bool {
+        self.state().peers.is_alive(connection)
+    }
+
     /// Rises whenever a peer or a link changed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {

@@ -218,6 +218,14 @@ impl PeerSet {
         self.connections.get(connection)
     }
 
+    /// Whether a connection is a link that is up and whose data path works.
+    #[must_use]
+    pub fn is_alive(&self, connection: &ConnectionId) -> bool {
+        let peer = self.peer_of(connection).and_then(|id| self.peers.get(id));
+        let mut links = peer.into_iter().flat_map(Peer::links);
+        links.any(|end| end.link.connection == *connection && end.up && end.alive())
+    }
+
     /// Whether a peer is in the set.
     #[must_use]
     pub fn knows(&self, peer: &PeerId) -> bool {
