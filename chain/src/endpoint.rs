@@ -253,9 +253,11 @@ impl Endpoint {
         self.0.closing.is_cancelled() || self.0.stopping.is_cancelled()
     }
 
-    /// The connection of a caller that does not say its id here, as it forgot
-    /// it in a restart: under its own id it has one already.
+    /// The connection of a caller that does not say its id here.
     fn known(&self, request: &Connection) -> Option<ConnectionId> {
+        if !self.0.options.knows_callers {
+            return None;
+        }
         let is_ours = |segment: &PathSegment| segment.name == self.0.options.name;
         if request.path.following().is_some_and(is_ours) {
             return None;

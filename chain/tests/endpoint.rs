@@ -375,8 +375,16 @@ async fn a_refresh_whose_caller_leaves_is_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_forgot_its_connection_gets_it_again_under_its_own_id() {
+async fn a_caller_that_forgot_its_connection_gets_a_new_one_as_in_nsm() {
     let endpoint = Endpoint::new(options(), Chain::default());
+    let first = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    let again = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    assert_ne!(again.path.segments[1].id, first.path.segments[1].id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_is_known_again_gets_its_connection_under_its_own_id() {
+    let endpoint = Endpoint::new(options().know_callers(), Chain::default());
     let first = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
     let again = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
     assert_eq!(again.path.segments[1].id, first.path.segments[1].id);

@@ -92,6 +92,11 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
         .max_connections(config.max_connections)
         .journal(answers.clone())
         .handle(&parts.handle);
+    // Without a forwarder a client's interface is ours to make, once.
+    let options = match parts.plane {
+        Some(_) => options.know_callers(),
+        None => options,
+    };
     let endpoint = Endpoint::new(options, chain);
 
     let prefix_client = prefix_client.map(Arc::new);

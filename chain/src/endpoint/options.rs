@@ -45,6 +45,7 @@ pub struct EndpointOptions {
     pub(super) max_connections: usize,
     pub(super) journal: Option<Arc<dyn Journal>>,
     pub(super) handle: Handle,
+    pub(super) knows_callers: bool,
 }
 
 impl fmt::Debug for EndpointOptions {
@@ -71,7 +72,19 @@ impl EndpointOptions {
             max_connections: Self::MAX_CONNECTIONS,
             journal: None,
             handle: Handle::default(),
+            knows_callers: false,
         }
+    }
+
+    /// Knows a caller again that does not say its connection's id here, as it
+    /// forgot it in a restart: under its own segment it has a connection
+    /// already. NSM gives it a new one, which is right where a forwarder takes
+    /// the old link away; who makes the links itself would find the client's
+    /// interface taken by the connection that was forgotten.
+    #[must_use]
+    pub fn know_callers(mut self) -> Self {
+        self.knows_callers = true;
+        self
     }
 
     /// Most connections at a time, those being closed included. What was
