@@ -160,6 +160,10 @@ async fn a_batch_that_fails_restores_what_it_had_changed(rig: Rig) {
         .push(via("10.9.0.0/16", "10.0.0.1", None));
     let mut taken = rig.link(2, client.foreign());
     taken.near.name = link.near.name.clone();
+    let LinkKind::Veth { far } = &mut taken.kind else {
+        unreachable!("the rig makes veths")
+    };
+    far.name = name("nsm-2");
     let batch = vec![
         Change::PutLink(Box::new(changed)),
         Change::PutLink(Box::new(taken)),
