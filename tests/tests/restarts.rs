@@ -1,5 +1,7 @@
 //! Programs are killed at any time, in any order: addresses stay, packets flow.
 
+#[path = "restarts/agent.rs"]
+mod agent;
 #[path = "restarts/lottery.rs"]
 mod lottery;
 #[path = "restarts/orders.rs"]

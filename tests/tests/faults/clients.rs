@@ -123,7 +123,10 @@ async fn callers_that_hang_up_midway_leave_nothing() {
         // A channel of its own each, gone with the Request.
         let caller = Caller::new(&site.lab, "nse").await;
         let name = format!("eve-{delay}");
-        let wanted = caller.wanted(&name, site.lab.pod("eve").await);
+        let mut wanted = caller.wanted(&name, site.lab.pod("eve").await);
+        // An answer that was on its way is nobody's until the token ends.
+        let end = SystemTime::now() + Duration::from_secs(5);
+        segment(&mut wanted).expires = Some(time_to_wire(end));
         let request = caller.request(wanted);
         let patience = Duration::from_millis(delay);
         if let Ok(Ok(answer)) = tokio::time::timeout(patience, request).await {

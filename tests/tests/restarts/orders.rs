@@ -74,6 +74,9 @@ async fn survive(rounds: &[&[&str]], at_once: bool) {
         }
         are_back(&lab, &before, &round.join(", ")).await;
         lab.ready("nse").await;
+        let until = flows[0].sent() + 15;
+        let sent = async || (flows[0].sent() >= until).then_some(());
+        lab.wait("15 packets more", sent).await;
         let [own, other] = flows.map(Flow::stop);
         println!("{round:?}: its pod {own:?}, another {other:?}");
         assert_eq!(other.lost, 0, "{round:?}: {other:?}");
