@@ -73,7 +73,15 @@ async fn an_endpoint_killed_and_started_again_three_times_loses_no_packet_and_ke
     let _echo = Echo::start(lab.pod_there(&pod(2)), b"");
     assert!(echoes(lab.pod_there(&pod(0)), target, PATIENCE));
     let links = lab.settled(&nses, 1).await;
-    let devices = ip::interfaces(lab.router(&nses[2]));
+    let devices = lab
+        .wait("the network's MTU has reached every link", async || {
+            let devices = ip::interfaces(lab.router(&nses[2]));
+            devices
+                .values()
+                .all(|device| device.mtu == 1450)
+                .then_some(devices)
+        })
+        .await;
 
     let flow = Flow::start(lab.pod_there(&pod(0)), target);
     for _ in 0..3 {
