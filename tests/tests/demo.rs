@@ -1,5 +1,7 @@
 //! `carrick demo`: what it shows, and that nothing of it is left, whatever its end.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt as _;

@@ -1,6 +1,8 @@
 //! Bad input and faults: an error that says what is wrong, or another try; and
 //! whoever did nothing wrong notices nothing.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 #[path = "faults/clients.rs"]
 mod clients;
 #[path = "faults/forged.rs"]

@@ -1,15 +1,13 @@
 //! One client that fails: it is told why, and nobody else notices.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use carrick_grpc::TokenOptions;
 use carrick_grpc::convert::time_to_wire;
 use carrick_tests::{Namespace, ip};
 use tonic::Code::{InvalidArgument, ResourceExhausted, Unavailable};
 
-use crate::site::{Held, Site, held, holds_again};
-use crate::wire::{Caller, connection, kernel, parameters, refresh, segment, tokens};
+use crate::site::{Held, Site, held};
+use crate::wire::{Caller, kernel, parameters, refresh, segment};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_namespace_is_none_is_told_so_and_leaves_nothing() {

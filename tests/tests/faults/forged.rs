@@ -192,13 +192,13 @@ async fn of_what_a_peer_announces_only_its_own_part_of_the_network_is_taken() {
     ];
     announce(&mut wanted, "172.16.200.0", &prefixes);
     let answer = caller.request(wanted).await.unwrap();
-    let taken = async || {
+    let routed = async || {
         let routes = ip::routes(site.lab.router("nse"));
         let eve = |route: &&String| !before.routes().contains(*route);
         let new: Vec<String> = routes.iter().filter(eve).cloned().collect();
         (new.len() == 2).then_some(new)
     };
-    let new = site.lab.wait("eve's routes are there", taken).await;
+    let new = site.lab.wait("eve's routes are there", routed).await;
     assert!(
         new[0].starts_with("172.16.200.0/24 via 172.16.200.0 dev "),
         "{new:?}"

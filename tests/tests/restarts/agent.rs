@@ -45,8 +45,12 @@ async fn an_agent_may_come_late_and_be_killed_at_any_time() {
     lab.address("cat").await;
 
     for round in [&["agent", "nse"], &["nse", "agent"]] {
-        round.iter().for_each(|program| lab.down(program));
-        round.iter().for_each(|program| lab.up(program));
+        for program in round {
+            lab.down(program);
+        }
+        for program in round {
+            lab.up(program);
+        }
         lab.ready("nse").await;
         lab.start_nsc("dog", "one", "nse", &[]).await;
         lab.address("dog").await;

@@ -79,17 +79,17 @@ async fn whatever_is_killed_no_address_is_given_twice_and_nothing_is_lost() {
     }
     let _echo = Echo::start(lab.pod("bee").await, b"bee");
     assert!(echoes(lab.pod("ant").await, stay[1], PATIENCE));
-    let flow = Flow::start(lab.pod("ant").await, stay[1]);
-    let mut lots = Lots(0x2545_f491_4f6c_dd1d);
+    let stream = Flow::start(lab.pod("ant").await, stay[1]);
+    let mut urn = Lots(0x2545_f491_4f6c_dd1d);
     let (mut here, mut kills, mut visits) = (BTreeMap::<&str, IpAddr>::new(), [0; 3], 0);
     for _ in 0..KILLS {
-        let victim = lots.draw(&[0, 1, 2]);
+        let victim = urn.draw(&[0, 1, 2]);
         lab.kill_and_restart(["ipam", "nse-one", "nse-two"][victim]);
         kills[victim] += 1;
-        let (pod, node, nse) = lots.draw(&COMING);
+        let (pod, node, nse) = urn.draw(&COMING);
         if here.remove(pod).is_some() {
             // Half of them go without a word.
-            if lots.draw(&[true, false]) {
+            if urn.draw(&[true, false]) {
                 lab.kill(&format!("nsc-{pod}"));
             } else {
                 lab.stop(&format!("nsc-{pod}")).await;
@@ -115,7 +115,7 @@ async fn whatever_is_killed_no_address_is_given_twice_and_nothing_is_lost() {
         assert_eq!(lab.address(pod).await, *address, "{pod}");
     }
     nothing_is_double(&lab).await;
-    let loss = flow.stop();
+    let loss = stream.stop();
     println!("{kills:?} kills of prefix server and endpoints, {visits} visits, {loss:?}");
     assert_eq!(loss.lost, 0, "{loss:?}");
 }

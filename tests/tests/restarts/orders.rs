@@ -65,8 +65,12 @@ async fn survive(rounds: &[&[&str]], at_once: bool) {
             Flow::start(lab.pod("bee").await, before[2]),
         ];
         if at_once {
-            round.iter().for_each(|program| lab.down(program));
-            round.iter().for_each(|program| lab.up(program));
+            for program in *round {
+                lab.down(program);
+            }
+            for program in *round {
+                lab.up(program);
+            }
         } else {
             for program in *round {
                 lab.kill_and_restart(program);
