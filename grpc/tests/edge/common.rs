@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails the test")]
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use carrick_chain::{Chain, Element, Endpoint, EndpointOptions, Error, Kind, Next, Tokens};
@@ -84,12 +84,15 @@ pub(crate) fn channels() -> Channels {
     Channels::new(Security::insecure(), DialOptions::default())
 }
 
-/// A new name in a directory that lives as long as the test process.
+/// A new name in a directory that lives as long as the test's thread; a static
+/// one would never be removed.
 pub(crate) fn unix() -> Url {
-    static DIRECTORY: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+    thread_local! {
+        static DIRECTORY: tempfile::TempDir = tempfile::tempdir().unwrap();
+    }
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    Url::unix(DIRECTORY.path().join(format!("{count}.sock")))
+    DIRECTORY.with(|directory| Url::unix(directory.path().join(format!("{count}.sock"))))
 }
 
 pub(crate) fn tcp(host: &str) -> Url {
