@@ -84,6 +84,17 @@ impl Socket {
         Ok(free.map_or(Slot::Taken, Slot::Free))
     }
 
+    /// Whether there is a device of that name.
+    pub(super) fn has(&mut self, name: &str) -> io::Result<bool> {
+        let mut question = LinkMessage::default();
+        question.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+        ];
+        let answers = self.ask(vec![RouteNetlinkMessage::GetLink(question)])?;
+        Ok(answers.iter().any(Option::is_some))
+    }
+
     /// Reads a device and all that lies on it.
     pub(super) fn end(&mut self, index: u32) -> io::Result<Option<Device>> {
         let Some(mut device) = self.bare(index)? else {

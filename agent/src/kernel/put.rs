@@ -108,7 +108,13 @@ fn put_veth(
         netns: netns.clone(),
         index: near_index,
     });
-    make(namespaces, netns, &steps).map_err(|e| name_in_use(e, &far.name))?;
+    if let Err(error) = make(namespaces, netns, &steps) {
+        let is_near = namespaces.enter(netns)?.socket.has(&near.name);
+        return Err(match is_near {
+            Ok(false) => name_in_use(error, &far.name),
+            _ => error,
+        });
+    }
     make(namespaces, far_netns, &far.fresh().steps(&far, far_index))?;
     settle(namespaces, netns, near_index)?;
     if far.has_v6() {
@@ -160,8 +166,8 @@ fn create_vxlan(
     })
 }
 
-/// The near name is computed and the indices are known to be free; what exists
-/// is the name that somebody chose.
+/// The near name and the indices are known to be free; what exists is the name
+/// that somebody chose.
 fn name_in_use(error: Error, name: &str) -> Error {
     match error {
         Error::Kernel { source, .. } if error_number(&source) == Some(nix::libc::EEXIST) => {
