@@ -235,16 +235,23 @@ impl Socket {
     }
 
     fn addresses(&mut self, index: u32, mut each: impl FnMut(IpNet, bool)) -> io::Result<()> {
-        let mut question = AddressMessage::default();
-        question.header.index = index;
-        self.dump(RouteNetlinkMessage::GetAddress(question), |answer| {
-            if let RouteNetlinkMessage::NewAddress(message) = answer
-                && message.header.index == index
-                && let Some(address) = address(&message)
-            {
-                each(address, is_marked(&message));
-            }
-        })
+        // Asked for all families at once, the kernel takes the lock of all
+        // network settings; for one of them it does without.
+        for family in FAMILIES {
+            let mut question = AddressMessage::default();
+            question.header.family = family;
+            question.header.index = index;
+            self.dump(RouteNetlinkMessage::GetAddress(question), |answer| {
+                if let RouteNetlinkMessage::NewAddress(message) = answer
+                    && message.header.family == family
+                    && message.header.index == index
+                    && let Some(address) = address(&message)
+                {
+                    each(address, is_marked(&message));
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn routes(

@@ -218,6 +218,11 @@ impl Device {
                 LinkAttribute::IfName(self.name.clone()),
                 LinkAttribute::Address(self.mac.to_vec()),
                 LinkAttribute::Mtu(self.mtu),
+                // As many as are used. Left to itself, a veth is made with one
+                // for each CPU and cut down to one, and the kernel waits for
+                // all CPUs (RCU) under the lock of all network settings.
+                LinkAttribute::NumTxQueues(1),
+                LinkAttribute::NumRxQueues(1),
             ],
         )
     }
