@@ -171,10 +171,8 @@ mod tests {
         ];
         let mut page = String::from(INTRODUCTION);
         for (program, variables) in tables {
-            page += &format!(
-                "\n## carrick {program}\n\n{}",
-                carrick_config::markdown(variables)
-            );
+            let table = carrick_config::markdown(variables);
+            page = page + "\n## carrick " + program + "\n\n" + &table;
         }
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
         if Env.text("CARRICK_WRITE_DOCS").is_some() {

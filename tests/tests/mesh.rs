@@ -1,6 +1,11 @@
 //! Endpoints of one service: each has exactly one link to each other one,
 //! whatever happens, without any VPP on the machine.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says what is wrong by ending there"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;

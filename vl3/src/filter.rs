@@ -25,12 +25,7 @@ pub enum PrefixRefusal {
 
 impl PrefixRefusal {
     /// Each of them.
-    pub const ALL: [Self; 4] = [
-        Self::Held,
-        Self::Many,
-        Self::Outside,
-        Self::Own,
-    ];
+    pub const ALL: [Self; 4] = [Self::Held, Self::Many, Self::Outside, Self::Own];
 
     /// The word in metrics.
     #[must_use]

@@ -71,7 +71,8 @@ async fn of_two_dials_that_cross_one_link_is_left() {
         seen_by[1].register_endpoint(&endpoints[0]),
         seen_by[0].register_endpoint(&endpoints[1]),
     );
-    (ant.unwrap(), bee.unwrap());
+    ant.unwrap();
+    bee.unwrap();
     lab.meshed(&nses, PATIENCE).await;
     let links = lab.settled(&nses, 0).await;
     let dials = dials(&lab, &nses).await;

@@ -78,8 +78,8 @@ async fn a_refresh_has_a_trace_of_its_own_and_a_close_too() {
             let mut roots = spans.named("nsc-ant", "Request");
             roots.any(|root| spans.is_within(served, root))
         });
-        let traces: BTreeSet<_> = served.map(|served| served.trace.clone()).collect();
-        (traces.len() >= 2).then_some(())
+        let apart: BTreeSet<_> = served.map(|served| served.trace.clone()).collect();
+        (apart.len() >= 2).then_some(())
     })
     .await;
     assert!(lab.stop("nsc-ant").await.success());
