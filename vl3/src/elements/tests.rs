@@ -525,7 +525,7 @@ async fn a_minimum_that_falls_while_a_link_is_made_reaches_that_link() {
         .unwrap();
     assert_eq!(fast.context.mtu, Some(Mtu::JUMBO));
     let id = fast.path.following().unwrap().id.clone();
-    assert_eq!(*asked.again.lock().unwrap(), [id.clone()]);
+    assert_eq!(*asked.again.lock().unwrap(), *std::slice::from_ref(&id));
 
     let kept = endpoint.connections()[0].as_ref().clone();
     asked.connections.lock().unwrap().push(kept);
