@@ -165,6 +165,9 @@ impl Schedule {
     }
 }
 
+/// Changes come in crowds, and to look at all links for each is much work.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// Probes the links of a network in the namespace `netns` until `stop`.
 ///
 /// A probe that the agent cannot send says nothing about the link.
@@ -175,10 +178,10 @@ pub async fn run(
     probing: Probing,
     stop: CancellationToken,
 ) {
-    let (mut changes, mut stale) = (vl3.changes(), true);
+    let (mut changes, mut look) = (vl3.changes(), Some(now()));
     let (mut schedule, mut probes) = (Schedule::new(probing), JoinSet::new());
     loop {
-        if std::mem::take(&mut stale) {
+        if look.take_if(|at| *at <= now()).is_some() {
             schedule.set_links(targets(&vl3), now());
         }
         for (connection, target) in schedule.due(now()) {
@@ -199,8 +202,8 @@ pub async fn run(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            Ok(()) = changes.changed() => stale = true,
-            () = until(schedule.next()) => {}
+            Ok(()) = changes.changed(), if look.is_none() => look = Some(now() + SETTLE),
+            () = until(schedule.next().into_iter().chain(look).min()) => {}
             Some(Ok((connection, outcome))) = probes.join_next() => {
                 report(&vl3, &mut schedule, connection, &outcome);
             }
