@@ -208,7 +208,9 @@ async fn servers_whose_networks_overlap_are_not_both_believed() {
     while !client.status().iter().any(complains) {
         tokio::task::yield_now().await;
     }
-    assert!(shown(&prefixes).is_empty());
+    // The second may be asked again by now, and grant what does not overlap.
+    let current = prefixes.current();
+    assert_eq!(carrick_types::overlaps(&current), None, "{current:?}");
 }
 
 async fn endpoint(served: &Served, most: usize) -> (Endpoint, Prefixes, PrefixClient) {
