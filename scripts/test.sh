@@ -91,6 +91,7 @@ for part in "${parts[@]}"; do
         interop
         case $? in
         0) record interop passed "$started" ;;
+        2) record interop "passed (not Go's)" "$started" ;; # ours passed, the SDK's own endpoint did not
         3)
             printf '\n%s\n' '!!! Go is missing: the tests against the real NSM SDK DID NOT RUN !!!'
             record interop 'NOT RUN (no Go)' "$started"
