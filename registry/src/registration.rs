@@ -335,9 +335,15 @@ async fn gone(own: Option<&mut EndpointWatch>, name: &EndpointName) {
     let Some(own) = own else {
         return std::future::pending().await;
     };
+    // A registry that lost it before the watch was open never says so, but what
+    // it tells does not hold it.
+    let mut told = false;
     loop {
-        if own.recv().await == Event::Deleted(name.clone()) {
-            return;
+        match own.recv().await {
+            Event::Deleted(gone) if gone == *name => return,
+            Event::Synced if !told => return,
+            Event::Updated(endpoint) if endpoint.name == *name => told = true,
+            _ => {}
         }
     }
 }
