@@ -1,0 +1,1 @@
+//! A load balancer beside others, in one run.

@@ -1,0 +1,3 @@
+//! Benchmarks that the `carrick` program offers to its users.
+
+pub mod lb;

@@ -1,0 +1,1 @@
+//! Changes to services, applied whole or not at all.

@@ -1,0 +1,1 @@
+//! Flow records for the other balancers of a service.

@@ -1,0 +1,13 @@
+//! Load balancing: VIPs, servers, policies, and the data planes that balance.
+
+pub mod config;
+pub mod control;
+pub mod journal;
+pub mod kernel;
+pub mod model;
+pub mod nft;
+pub mod packet;
+pub mod policy;
+pub mod rig;
+pub mod service;
+pub mod tables;

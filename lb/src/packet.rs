@@ -1,0 +1,1 @@
+//! Packets: parsing, building, checksums.

@@ -1,0 +1,1 @@
+//! Policies: which server a new flow goes to.

@@ -1,0 +1,1 @@
+//! A rig that measures a packet program with any number of flows.

@@ -1,0 +1,1 @@
+//! Services, VIPs and servers as typed objects.

@@ -1,0 +1,1 @@
+//! The tables that the packet program and its control share.
