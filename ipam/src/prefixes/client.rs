@@ -137,6 +137,9 @@ pub(super) struct Shared {
     pub(super) options: PrefixOptions,
     pub(super) store: Table<Vec<StoredPrefix>>,
     links: Mutex<Vec<LinkStatus>>,
+    /// Per server what is being written down, so that two answers at once
+    /// cannot both be believed. Locked before `links`.
+    claims: Mutex<Vec<Option<Prefix>>>,
     grants: watch::Sender<Arc<[Grant]>>,
     refusals: watch::Sender<Refusal>,
     pub(super) end: CancellationToken,
@@ -188,6 +191,7 @@ impl Prefixes {
             });
         let shared = Arc::new(Shared {
             links: Mutex::new(links.collect()),
+            claims: Mutex::new(vec![None; options.servers.len()]),
             options,
             store: table,
             grants,
@@ -247,8 +251,26 @@ impl Shared {
         Arc::clone(&self.grants.borrow())
     }
 
+    /// Keeps `prefix` for one server until [`Shared::settle`], unless it overlaps
+    /// what another server granted; says whether it did.
+    pub(super) fn claim(&self, index: usize, prefix: Prefix) -> bool {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = self.others(index);
+        others.extend(claims.iter().flatten());
+        let free = !others.iter().any(|other| other.overlaps(prefix));
+        if free {
+            claims[index] = Some(prefix);
+        }
+        free
+    }
+
+    /// Ends a claim: the prefix is published, or not granted after all.
+    pub(super) fn settle(&self, index: usize) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)[index] = None;
+    }
+
     /// Prefixes of other servers, which a grant must not overlap.
-    pub(super) fn others(&self, index: usize) -> Vec<Prefix> {
+    fn others(&self, index: usize) -> Vec<Prefix> {
         let links = self.lock();
         let others = links
             .iter()

@@ -322,7 +322,14 @@ impl Session<'_> {
         };
         self.exchange = Span::none();
         let stored = self.stored(&answer)?;
-        self.check(ask, stored.grant.prefix)?;
+        self.claim(ask, stored.grant.prefix)?;
+        let believed = self.believe(ask, stored).await;
+        self.link.shared.settle(self.link.index);
+        believed
+    }
+
+    /// Writes a grant down, then lets it be used.
+    async fn believe(&mut self, ask: Ask, stored: StoredPrefix) -> Result<(), Ended> {
         let link = &mut *self.link;
         let mut prefixes = link.prefixes.clone();
         match ask {
@@ -397,13 +404,12 @@ impl Session<'_> {
     }
 
     /// No two prefixes of an endpoint may overlap, whoever gave them.
-    fn check(&self, ask: Ask, prefix: Prefix) -> Result<(), Invalid> {
+    fn claim(&self, ask: Ask, prefix: Prefix) -> Result<(), Invalid> {
         let link = &*self.link;
         let own = link.prefixes.iter().enumerate();
-        let own = own.filter(|(position, _)| ask != Ask::Again(*position));
-        let mut others = link.shared.others(link.index);
-        others.extend(own.map(|(_, stored)| stored.grant.prefix));
-        if others.iter().any(|other| other.overlaps(prefix)) {
+        let mut own = own.filter(|(position, _)| ask != Ask::Again(*position));
+        let taken = own.any(|(_, stored)| stored.grant.prefix.overlaps(prefix));
+        if taken || !link.shared.claim(link.index, prefix) {
             let expected = "a prefix that overlaps no other of this endpoint";
             return Err(Invalid::new("prefix", prefix, expected));
         }
