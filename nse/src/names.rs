@@ -10,8 +10,7 @@ use carrick_vl3::dns::{self, Fanout, Resolver, ResolverOptions, Template};
 use futures::future::BoxFuture;
 use tracing::warn;
 
-use crate::parts::Parts;
-use crate::run::netns;
+use crate::parts::{Parts, router};
 
 /// The port of names (RFC 1035 §4.2).
 const PORT: u16 = 53;
@@ -32,10 +31,16 @@ pub(crate) fn serve(parts: &Parts, subsystem: &Subsystem) {
         zones: zones.collect(),
         ..ResolverOptions::default()
     };
-    let fanout = Fanout::new(Arc::clone(&sockets), netns(parts), PORT);
+    let fanout = Fanout::new(Arc::clone(&sockets), router(&parts.config), PORT);
     let resolver = Resolver::new(parts.vl3.clone(), parts.records.clone(), fanout, options);
     let stop = subsystem.token();
-    let serve = dns::serve(Arc::new(resolver), sockets, netns(parts), PORT, stop);
+    let serve = dns::serve(
+        Arc::new(resolver),
+        sockets,
+        router(&parts.config),
+        PORT,
+        stop,
+    );
     subsystem.spawn("names", serve);
 }
 
