@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod control;
+pub mod dataplane;
 pub mod journal;
 pub mod kernel;
 pub mod model;
