@@ -1,6 +1,6 @@
 //! The largest packet that every link of the network carries.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use carrick_types::{ConnectionId, Mtu};
 
@@ -13,6 +13,9 @@ use carrick_types::{ConnectionId, Mtu};
 pub struct Minimum {
     start: Mtu,
     links: HashMap<ConnectionId, LinkMtu>,
+    /// How many links have each limit, so that a Request costs the same with
+    /// many links as with few.
+    limits: BTreeMap<Mtu, usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,25 +31,24 @@ impl Minimum {
         Self {
             start,
             links: HashMap::new(),
+            limits: BTreeMap::new(),
         }
     }
 
     /// What every link carries.
     #[must_use]
     pub fn current(&self) -> Mtu {
-        self.links
-            .values()
-            .filter_map(|link| link.limit)
-            .fold(self.start, Mtu::min)
+        let lowest = self.limits.first_key_value();
+        lowest.map_or(self.start, |(limit, _)| self.start.min(*limit))
     }
 
     /// What a Request that says `asked` is to be told: at most the minimum.
     #[must_use]
     pub fn offer(&self, link: &ConnectionId, asked: Option<Mtu>) -> Mtu {
-        let others = self.links.iter().filter(|(id, _)| *id != link);
-        let others = others
-            .filter_map(|(_, link)| link.limit)
-            .fold(self.start, Mtu::min);
+        let own = self.links.get(link).and_then(|link| link.limit);
+        let mut others = self.limits.iter();
+        let lowest = others.find(|(limit, count)| own != Some(**limit) || **count > 1);
+        let others = lowest.map_or(self.start, |(limit, _)| self.start.min(*limit));
         self.limit(link, asked)
             .map_or(others, |limit| limit.min(others))
     }
@@ -66,21 +68,34 @@ impl Minimum {
         } else {
             self.limit(link, asked)
         };
-        self.links.insert(
-            link.clone(),
-            LinkMtu {
-                limit,
-                told: answered,
-            },
-        );
+        let told = answered;
+        let known = self.links.insert(link.clone(), LinkMtu { limit, told });
+        self.forget(known);
+        if let Some(limit) = limit {
+            *self.limits.entry(limit).or_default() += 1;
+        }
         self.current() != before
     }
 
     /// A link is gone. Says whether the minimum is another than before.
     pub fn remove(&mut self, link: &ConnectionId) -> bool {
         let before = self.current();
-        self.links.remove(link);
+        let known = self.links.remove(link);
+        self.forget(known);
         self.current() != before
+    }
+
+    /// A limit no longer counts.
+    fn forget(&mut self, known: Option<LinkMtu>) {
+        let Some(limit) = known.and_then(|link| link.limit) else {
+            return;
+        };
+        if let Some(count) = self.limits.get_mut(&limit) {
+            *count -= 1;
+            if *count == 0 {
+                self.limits.remove(&limit);
+            }
+        }
     }
 
     /// What a link itself can carry, given what its Request says now.
@@ -94,6 +109,8 @@ impl Minimum {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn id(text: &str) -> ConnectionId {
@@ -139,6 +156,28 @@ mod tests {
         let mut minimum = Minimum::new(Mtu::JUMBO);
         assert!(minimum.set(&id("a"), None, mtu(9000), mtu(1450)));
         assert_eq!(minimum.current(), mtu(1450));
+    }
+
+    proptest! {
+        #[test]
+        fn the_minimum_is_that_of_the_links_there_are(
+            steps in proptest::collection::vec((0..4_u8, proptest::option::of(1280..1290_u32)), 0..60)
+        ) {
+            let mut minimum = Minimum::new(Mtu::JUMBO);
+            for (link, asked) in steps {
+                let link = id(&link.to_string());
+                let before = minimum.current();
+                let changed = if let Some(asked) = asked {
+                    let offered = minimum.offer(&link, Some(mtu(asked)));
+                    minimum.set(&link, Some(mtu(asked)), offered, offered)
+                } else {
+                    minimum.remove(&link)
+                };
+                let lowest = minimum.links.values().filter_map(|link| link.limit).min();
+                prop_assert_eq!(minimum.current(), lowest.unwrap_or(Mtu::JUMBO));
+                prop_assert_eq!(changed, minimum.current() != before);
+            }
+        }
     }
 
     #[test]
