@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Clone, Default)]
 struct Book {
     kept: Arc<Mutex<BTreeMap<ConnectionId, Connection>>>,
+    puts: Arc<AtomicUsize>,
     full: Arc<AtomicBool>,
 }
 
@@ -35,6 +36,7 @@ impl Journal for Book {
             if self.full.load(Ordering::SeqCst) {
                 return Err("disk full".into());
             }
+            self.puts.fetch_add(1, Ordering::SeqCst);
             self.kept
                 .lock()
                 .unwrap()
@@ -77,6 +79,28 @@ async fn an_answer_that_cannot_be_kept_is_not_given() {
     assert_eq!((error.element, error.kind), ("journal", Kind::Unavailable));
     assert_eq!((count.requests(), count.closes()), (1, 1));
     assert!(endpoint.connections().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_kept_where_a_successor_would_miss_it() {
+    let book = Book::default();
+    let endpoint = endpoint(&book, Chain::default());
+    let first = request_valid_for("nsc", "1", LONG);
+    let answer = endpoint.request(first, soon()).await.unwrap();
+    let ask = async |life: Duration, label: &str| {
+        let mut asked = answer.clone();
+        asked.path.segments[0].expires = Some(SystemTime::now() + life);
+        asked.labels.0.insert("app".into(), label.into());
+        endpoint.request(asked, soon()).await.unwrap();
+        book.puts.load(Ordering::SeqCst)
+    };
+    assert_eq!(ask(LONG, "a").await, 2, "it has a label");
+    assert_eq!(ask(LONG, "a").await, 2, "nothing is new but the tokens");
+    assert_eq!(ask(LONG * 105 / 100, "a").await, 2);
+    assert_eq!(ask(LONG * 2, "a").await, 3, "it lives longer");
+    assert_eq!(ask(LONG, "a").await, 4, "it lives shorter");
+    assert_eq!(ask(LONG, "b").await, 5, "its label is another");
+    assert_eq!(book.connections()[0].labels.0["app"], "b");
 }
 
 #[tokio::test(start_paused = true)]

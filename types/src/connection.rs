@@ -55,6 +55,33 @@ impl Connection {
     pub fn client_name(&self) -> Option<&str> {
         self.path.client().map(|segment| segment.name.as_str())
     }
+
+    /// Whether `other` says the same, be it with newer tokens.
+    #[must_use]
+    pub fn is_same_but_for_tokens(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            network_service,
+            endpoint,
+            mechanism,
+            preferences,
+            context,
+            labels,
+            path,
+            payload,
+            state,
+        } = self;
+        (id, network_service, endpoint, mechanism)
+            == (
+                &other.id,
+                &other.network_service,
+                &other.endpoint,
+                &other.mechanism,
+            )
+            && (preferences, context, labels) == (&other.preferences, &other.context, &other.labels)
+            && (payload, state) == (&other.payload, &other.state)
+            && path.is_same_but_for_tokens(&other.path)
+    }
 }
 
 /// What a link carries (`Connection.payload`). An absent payload is IP (NSM `setpayload`).

@@ -46,6 +46,15 @@ impl Path {
         self.segments.first()
     }
 
+    /// Whether `other` is the same way, be it with newer tokens.
+    #[must_use]
+    pub fn is_same_but_for_tokens(&self, other: &Self) -> bool {
+        let mut pairs = self.segments.iter().zip(&other.segments);
+        self.index == other.index
+            && self.segments.len() == other.segments.len()
+            && pairs.all(|(a, b)| (&a.name, &a.id, &a.metrics) == (&b.name, &b.id, &b.metrics))
+    }
+
     /// Whether `pattern` matches a contiguous run of segments anywhere in the
     /// path (NSM `MonitorScopeSelector`); an empty pattern matches.
     #[must_use]

@@ -1,7 +1,7 @@
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use carrick_types::{Connection, ConnectionId, State};
 use futures::FutureExt;
@@ -26,6 +26,9 @@ pub(super) struct Worker {
     patience: Duration,
     /// The journal may hold this connection.
     journalled: bool,
+    /// Until when the journal says that the connection lives, where it holds
+    /// the last answer but for its tokens.
+    kept_until: Option<SystemTime>,
     /// The endpoint shuts down: what could not be closed is tried often.
     hurried: bool,
 }
@@ -66,6 +69,7 @@ impl Worker {
             phase: Phase::Down,
             patience: options::RESTORE_TIMEOUT,
             journalled: false,
+            kept_until: None,
             hurried: false,
         }
     }
@@ -231,6 +235,7 @@ impl Worker {
             return Ok(Connection::clone(answer));
         }
         self.journalled = true;
+        self.kept_until = lives_until(&connection);
         let answer = Arc::new(connection.clone());
         // Also if it cannot be served now: its client finds it and asks again.
         self.endpoint.0.hub.update(&answer);
@@ -281,9 +286,30 @@ impl Worker {
         let Some(journal) = &self.endpoint.0.options.journal else {
             return Ok(());
         };
+        if self.is_kept(answer) {
+            return Ok(());
+        }
         self.journalled = true;
+        self.kept_until = None;
         let kept = journal.put(answer).await;
-        kept.map_err(|error| Error::request("journal", answer, Kind::Unavailable, error))
+        kept.map_err(|error| Error::request("journal", answer, Kind::Unavailable, error))?;
+        self.kept_until = lives_until(answer);
+        Ok(())
+    }
+
+    /// Whether a successor would take up the same from what the journal holds
+    /// already: a refresh that changes nothing need not be waited for. It may
+    /// know a tenth less of the connection's life.
+    fn is_kept(&self, answer: &Connection) -> bool {
+        let Phase::Up { answer: last, .. } = &self.phase else {
+            return false;
+        };
+        let (Some(kept), Some(until)) = (self.kept_until, lives_until(answer)) else {
+            return false;
+        };
+        let life = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let behind = until.duration_since(kept);
+        behind.is_ok_and(|behind| behind <= life / 10) && last.is_same_but_for_tokens(answer)
     }
 
     fn up(&mut self, answer: Connection, expires: Instant) {
@@ -370,6 +396,7 @@ impl Worker {
             Some(journal) if self.journalled => journal,
             _ => return,
         };
+        self.kept_until = None;
         let done = if closed {
             journal.remove(&self.id).await
         } else {
@@ -382,6 +409,11 @@ impl Worker {
             Err(error) => warn!(error = &*error as &dyn std::error::Error, "journal behind"),
         }
     }
+}
+
+/// When the caller's token ends, and the connection with it.
+fn lives_until(connection: &Connection) -> Option<SystemTime> {
+    connection.path.previous()?.expires
 }
 
 async fn reached(timer: Option<Instant>) {
