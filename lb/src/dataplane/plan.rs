@@ -106,14 +106,13 @@ pub struct PutVip {
 
 /// A table of servers by slot, shared and never changed once made.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Slots(Arc<[Option<ServerNumber>]>);
+pub struct Slots(Arc<[ServerNumber]>);
 
 impl Slots {
-    /// The slots in order; all of them are `Some`, and so the type is the one
-    /// tables hold (`None` is 0).
+    /// The slots in order.
     #[must_use]
     pub fn new(slots: impl IntoIterator<Item = ServerNumber>) -> Self {
-        Self(slots.into_iter().map(Some).collect())
+        Self(slots.into_iter().collect())
     }
 
     /// Number of slots.
@@ -131,14 +130,13 @@ impl Slots {
     /// The server of a slot.
     #[must_use]
     pub fn at(&self, slot: usize) -> Option<ServerNumber> {
-        self.0.get(slot).copied().flatten()
+        self.0.get(slot).copied()
     }
 
     /// All servers in the order of the slots.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = ServerNumber> + '_ {
-        self.0
-            .iter()
-            .map(|slot| slot.expect("every slot was made of a server"))
+        self.0.iter().copied()
     }
 }
 

@@ -3,7 +3,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{IdleTimeouts, Mode, Policy, Server, Service};
+use super::{IdleTimeouts, Mode, Policy, Server, Service, Snat};
 
 /// One thing that is wrong with a service: the field, its value, and what
 /// would be right.
@@ -130,10 +130,8 @@ impl Check<'_> {
                     }
                 }
             }
-            Mode::Nat { snat } if !matches!(snat, super::Snat::Never) => {
-                if snat.addresses().is_empty() {
-                    self.problem("mode.snat.addresses", "[]", "at least one address");
-                }
+            Mode::Nat { snat } if *snat != Snat::Never && snat.addresses().is_empty() => {
+                self.problem("mode.snat.addresses", "[]", "at least one address");
             }
             _ => {}
         }
@@ -193,11 +191,8 @@ impl Check<'_> {
 
     fn times(&mut self) {
         let allowed = Duration::from_secs(1)..=IdleTimeouts::MAX;
-        let affinity = self.service.affinity.map(|time| ("affinity", time));
-        for (name, time) in affinity {
-            if !allowed.contains(&time) {
-                self.problem(name, format!("{time:?}"), "a time of 1 s to 24 h");
-            }
+        if let Some(time) = self.service.affinity.filter(|time| !allowed.contains(time)) {
+            self.problem("affinity", format!("{time:?}"), "a time of 1 s to 24 h");
         }
         for (name, time) in self.service.idle.named() {
             if !allowed.contains(&time) {

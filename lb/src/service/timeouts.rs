@@ -37,8 +37,7 @@ impl IdleTimeouts {
 }
 
 impl Default for IdleTimeouts {
-    /// TCP two hours (RFC 5382 asks for 2 h 4 min of a NAT; keep-alives come
-    /// every 2 h), opening 60 s, closing 10 s; UDP 3 min; SCTP 15 min; others 30 s.
+    /// TCP 2 h 4 min (as RFC 5382 asks of a NAT; keep-alives come every 2 h), opening 60 s, closing 10 s; UDP 3 min; SCTP 15 min; others 30 s.
     fn default() -> Self {
         Self {
             tcp: Duration::from_secs(7_440),
