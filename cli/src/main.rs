@@ -7,6 +7,7 @@ mod http;
 mod preflight;
 mod programs;
 mod status;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Command {
     Registry,
     /// Show a running program: connections, leases, peers, routes.
     Status(status::Args),
+    /// Judge a load balancer from outside: servers, clients, tables, flows that are watched.
+    Traffic(traffic::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +73,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Preflight(args) => preflight::run(args).await,
         Command::Registry => programs::registry::run().await,
         Command::Status(args) => status::run(args).await,
+        Command::Traffic(args) => traffic::run(args).await,
     }
 }
