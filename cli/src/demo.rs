@@ -2,7 +2,7 @@
 //!
 //! Everything is real: the programs are this binary, the machines are network
 //! namespaces, the packets go through the kernel. Everything is inside
-//! namespaces of the demo's own ([`sandbox`]) and gone with them.
+//! namespaces of the demo's own ([`crate::sandbox`]) and gone with them.
 
 mod fetch;
 mod fleet;
@@ -12,7 +12,6 @@ mod netns;
 mod picture;
 mod plan;
 mod programs;
-mod sandbox;
 mod sight;
 mod world;
 
@@ -28,6 +27,8 @@ use fetch::Pod;
 use fleet::Fleet;
 use interruption::Watch;
 use plan::NODES;
+
+use crate::sandbox;
 
 /// What `carrick demo` is told.
 #[derive(Debug, clap::Args)]

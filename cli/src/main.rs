@@ -1,11 +1,13 @@
 //! The carrick program: endpoint, client, prefix server, registry and vswitch
 //! agent of a routed virtual layer 3 network, and what helps to see them.
 
+mod bench;
 mod demo;
 mod hello;
 mod http;
 mod preflight;
 mod programs;
+mod sandbox;
 mod status;
 mod traffic;
 
@@ -29,6 +31,8 @@ enum Command {
     /// Make links for endpoints that have no privileges (vswitch agent).
     #[command(after_help = programs::agent::help())]
     Agent,
+    /// Measure on this machine.
+    Bench(bench::Args),
     /// Show two domains, three nodes and five pods at work on this machine.
     Demo(demo::Args),
     /// Say hello over HTTP; the application of the demo.
@@ -57,6 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         // Enters namespaces, which takes a process with a single thread.
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(args),
         command => programs::runtime(run(command)),
     }
@@ -65,7 +70,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Agent => programs::agent::run().await,
-        Command::Demo(_) => unreachable!("the demo makes its own runtime"),
+        Command::Bench(_) | Command::Demo(_) => unreachable!("they make their own runtimes"),
         Command::Hello(args) => hello::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Ipam(args) => programs::ipam::run(args).await,
         Command::Nsc => programs::nsc::run().await,

@@ -1,4 +1,4 @@
-//! A place of the demo's own: new user (for an ordinary user), mount, process
+//! A place of a command's own: new user (for an ordinary user), mount, process
 //! and network namespaces. Whatever happens inside, even a SIGKILL of the first
 //! process, the kernel takes all of it away with the last process.
 
@@ -36,12 +36,12 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("cannot start the demo again inside its namespaces")]
+    #[error("cannot start this program again inside its namespaces")]
     Start(#[source] io::Error),
 }
 
 /// Set for the process inside.
-const INSIDE: &str = "CARRICK_DEMO_INSIDE";
+const INSIDE: &str = "CARRICK_INSIDE";
 
 /// Whether this process is the one inside.
 pub(crate) fn is_inside() -> bool {
@@ -85,7 +85,7 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// Makes the place fit: dies with its parent, sees its own processes, and has
-/// a `/run` of its own, so that no name of the demo is seen outside. Returns the
+/// a `/run` of its own, so that no name of what is made there is seen outside. Returns the
 /// process's id as those outside see it.
 pub(crate) fn settle() -> Result<String, Error> {
     // The old /proc still speaks of the namespace outside.

@@ -1,0 +1,147 @@
+//! The machines: a client, a balancer, and servers.
+//!
+//! ```text
+//! client ── c0 198.18.0.1 ═══ b0 198.18.0.254 ── balancer ── b1 10.1.255.254 ═══ s0 10.1.0.1 … ── servers
+//! 20.0.0.0/16 local                              VIP 10.0.0.1                    each address a server
+//! ```
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use carrick_traffic::{Name, Server, Transport};
+use ipnet::{IpNet, Ipv4Net};
+use tokio_util::sync::CancellationToken;
+
+use super::netns::{ip, sysctl, within};
+
+pub(super) const CLIENT: &str = "client";
+pub(super) const BALANCER: &str = "balancer";
+pub(super) const SERVERS: &str = "servers";
+
+/// The VIP that clients connect to.
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// Its port, and the servers'.
+pub(super) const PORT: u16 = 5001;
+
+const FIRST_SERVER: u32 = Ipv4Addr::new(10, 1, 0, 1).to_bits();
+
+/// The machines, and the servers' program. Dropped, the program ends; the namespaces go with this process's own.
+pub(super) struct World {
+    servers: u32,
+    stop: CancellationToken,
+    serving: Option<JoinHandle<Result<()>>>,
+}
+
+impl World {
+    pub(super) fn make(servers: u32) -> Result<Self> {
+        ip(&format!(
+            "netns add {CLIENT}\nnetns add {BALANCER}\nnetns add {SERVERS}\n"
+        ))?;
+        within(BALANCER, || {
+            ip(&format!(
+                "link set lo up\n\
+                 link add b0 type veth peer name c0 netns {CLIENT}\n\
+                 link add b1 type veth peer name s0 netns {SERVERS}\n\
+                 address add 198.18.0.254/24 dev b0\n\
+                 address add 10.1.255.254/16 dev b1\n\
+                 link set b0 up\n\
+                 link set b1 up\n\
+                 route add {} via 198.18.0.1\n",
+                sources()
+            ))?;
+            sysctl("net.ipv4.ip_forward", "1")?;
+            loose()
+        })?;
+        within(CLIENT, || {
+            ip(&format!(
+                "link set lo up\n\
+                 address add 198.18.0.1/24 dev c0\n\
+                 link set c0 up\n\
+                 route add default via 198.18.0.254\n\
+                 route add local {} dev lo\n",
+                sources()
+            ))?;
+            loose()
+        })?;
+        within(SERVERS, || {
+            let mut batch = String::from("link set lo up\nlink set s0 up\n");
+            for server in addresses(servers) {
+                writeln!(batch, "address add {server}/16 dev s0")?;
+            }
+            writeln!(batch, "route add default via 10.1.255.254")?;
+            ip(&batch)?;
+            loose()
+        })?;
+        let stop = CancellationToken::new();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let token = stop.clone();
+        let serving = std::thread::spawn(move || within(SERVERS, || serve(token, &ready)));
+        // Nothing comes if it ended; why, the thread tells.
+        if is_ready.recv().is_err() {
+            serving
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            anyhow::bail!("the servers ended early");
+        }
+        Ok(Self {
+            servers,
+            stop,
+            serving: Some(serving),
+        })
+    }
+
+    /// The servers' addresses.
+    pub(super) fn servers(&self) -> impl ExactSizeIterator<Item = Ipv4Addr> + use<> {
+        addresses(self.servers)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(serving) = self.serving.take() {
+            let _ = serving.join();
+        }
+    }
+}
+
+fn addresses(servers: u32) -> impl ExactSizeIterator<Item = Ipv4Addr> + use<> {
+    let last = FIRST_SERVER + servers;
+    (FIRST_SERVER..last)
+        .map(Ipv4Addr::from_bits)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// Where clients come from.
+pub(super) fn sources() -> IpNet {
+    Ipv4Net::new_assert(Ipv4Addr::new(20, 0, 0, 0), 16).into()
+}
+
+/// Where clients connect to.
+pub(super) fn target() -> SocketAddr {
+    (VIP, PORT).into()
+}
+
+/// Packets may come back another way than they went.
+fn loose() -> Result<()> {
+    for interface in ["all", "default"] {
+        sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "0")?;
+    }
+    Ok(())
+}
+
+fn serve(stop: CancellationToken, ready: &std::sync::mpsc::Sender<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let _ = carrick_traffic::allow_open_files(1 << 17);
+        let server = Server::bind(Name::LocalAddress, &[address], &[Transport::Tcp])?;
+        ready.send(()).context("nobody waits for the servers")?;
+        Ok(server.serve(stop).await?)
+    })
+}
