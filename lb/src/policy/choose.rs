@@ -35,27 +35,26 @@ pub fn choose(
     policy: Policy,
     ring: &Slots,
     table: &Slots,
-    hash: u32,
-    cursor: &mut u32,
+    hash: u64,
+    cursor: &mut u64,
     loads: &impl Loads,
 ) -> Option<Chosen> {
     let on_slot = by_hash(table, hash)?;
     let server = match policy {
         Policy::WeightedRoundRobin => next(ring, cursor)?,
         Policy::LeastConnections => {
-            let (first, second) = (next(ring, cursor)?, by_hash(ring, hash)?);
+            let (first, second) = (next(ring, cursor)?, by_hash(ring, hash >> 32)?);
             less_loaded(loads, first, second)
         }
-        Policy::Spill { above, .. } if over_average(loads, on_slot, above) => {
-            least_loaded(ring, cursor, loads)?
+        Policy::Spill { above, .. } => {
+            let over = |server| over(loads, server, 256, above.into());
+            spill(ring, cursor, on_slot, over)?
         }
-        Policy::BoundedLoad { percent, .. } if at_bound(loads, on_slot, percent) => {
-            least_loaded(ring, cursor, loads)?
+        Policy::BoundedLoad { percent, .. } => {
+            let over = |server| over(loads, server, u64::from(percent) * 256 / 100, 0);
+            spill(ring, cursor, on_slot, over)?
         }
-        Policy::BoundedLoad { .. }
-        | Policy::Maglev { .. }
-        | Policy::SourceHash { .. }
-        | Policy::Spill { .. } => on_slot,
+        Policy::Maglev { .. } | Policy::SourceHash { .. } => on_slot,
     };
     Some(Chosen {
         server,
@@ -63,17 +62,16 @@ pub fn choose(
     })
 }
 
-/// The slot of a hash: scaled, not divided, since division is slow and the
-/// upper bits of a hash are as good as the lower.
-fn by_hash(slots: &Slots, hash: u32) -> Option<ServerNumber> {
-    let slot = (u64::from(hash) * slots.len() as u64) >> 32;
+/// The slot of a hash: its lower half scaled, not divided, since division is slow.
+fn by_hash(slots: &Slots, hash: u64) -> Option<ServerNumber> {
+    let slot = ((hash & 0xffff_ffff) * slots.len() as u64) >> 32;
     slots.at(usize::try_from(slot).ok()?)
 }
 
-fn next(ring: &Slots, cursor: &mut u32) -> Option<ServerNumber> {
-    let slot = (*cursor as usize).checked_rem(ring.len())?;
+fn next(ring: &Slots, cursor: &mut u64) -> Option<ServerNumber> {
+    let slot = cursor.checked_rem(ring.len() as u64)?;
     *cursor = cursor.wrapping_add(1);
-    ring.at(slot)
+    ring.at(usize::try_from(slot).ok()?)
 }
 
 fn less_loaded(loads: &impl Loads, a: ServerNumber, b: ServerNumber) -> ServerNumber {
@@ -84,27 +82,31 @@ fn less_loaded(loads: &impl Loads, a: ServerNumber, b: ServerNumber) -> ServerNu
     }
 }
 
-/// The least loaded of the next few of the ring; the cursor moves on by one,
-/// so that those that come together look at different servers.
-fn least_loaded(ring: &Slots, cursor: &mut u32, loads: &impl Loads) -> Option<ServerNumber> {
-    let first = next(ring, cursor)?;
-    let mut ahead = *cursor;
-    (1..CANDIDATES).try_fold(first, |best, _| {
-        Some(less_loaded(loads, best, next(ring, &mut ahead)?))
-    })
+/// `on_slot` unless it is over; then the first of the next few that is not.
+fn spill(
+    ring: &Slots,
+    cursor: &mut u64,
+    on_slot: ServerNumber,
+    over: impl Fn(ServerNumber) -> bool,
+) -> Option<ServerNumber> {
+    if !over(on_slot) {
+        return Some(on_slot);
+    }
+    for _ in 0..CANDIDATES {
+        let server = next(ring, cursor)?;
+        if !over(server) {
+            return Some(server);
+        }
+    }
+    Some(on_slot)
 }
 
-/// Whether the server has more than `above` flows over its part of all.
-fn over_average(loads: &impl Loads, server: ServerNumber, above: u16) -> bool {
-    let part = loads.total_live() * loads.weight(server);
-    let total = loads.total_weight();
-    loads.live(server) * total > part + u64::from(above) * total
-}
-
-/// Whether one more flow would pass `percent` of the server's part, rounded up.
-fn at_bound(loads: &impl Loads, server: ServerNumber, percent: u16) -> bool {
-    let part = (loads.total_live() + 1) * loads.weight(server) * u64::from(percent);
-    loads.live(server) >= part.div_ceil(100 * loads.total_weight())
+/// Whether the server has `above` flows more than its part of all by weight,
+/// times `factor` / 256.
+fn over(loads: &impl Loads, server: ServerNumber, factor: u64, above: u64) -> bool {
+    let scale = loads.total_weight() * 256;
+    let part = loads.total_live() * loads.weight(server) * factor;
+    loads.total_live() > 0 && loads.live(server) * scale >= part + above * scale
 }
 
 #[cfg(test)]
@@ -161,7 +163,7 @@ mod tests {
         policy: Policy,
         ring: Slots,
         table: Slots,
-        cursor: u32,
+        cursor: u64,
         seed: Identity,
         opened: u64,
         off_slot: u64,
@@ -188,7 +190,7 @@ mod tests {
         }
 
         fn open(&mut self) -> usize {
-            let hash = (self.seed.salted(self.opened) >> 32) as u32;
+            let hash = self.seed.salted(self.opened);
             let chosen = choose(
                 self.policy,
                 &self.ring,

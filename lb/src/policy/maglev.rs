@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn sizes_beyond_sixteen_bits_are_filled_completely() {
         let servers = servers(&[1; 300]);
-        for slots in [65_537, 69_997, 99_991, TableSize::MAX] {
+        for slots in [65_537, 69_997, 99_991, 300_007] {
             let table = maglev(&servers, size(slots));
             let counts = counts(table.iter(), 300);
             let (min, max) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
@@ -220,6 +220,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn slots_are_shared_by_weight_to_within_one(
             weights in prop::collection::vec(0_u16..20, 1..30),

@@ -109,6 +109,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn every_prefix_is_within_one_of_each_share(
             weights in prop::collection::vec(0_u16..50, 1..20),

@@ -192,14 +192,18 @@ impl Check<'_> {
     fn times(&mut self) {
         let allowed = Duration::from_secs(1)..=IdleTimeouts::MAX;
         if let Some(time) = self.service.affinity.filter(|time| !allowed.contains(time)) {
-            self.problem("affinity", format!("{time:?}"), "a time of 1 s to 24 h");
+            self.problem(
+                "affinity",
+                humantime::format_duration(time),
+                "a time of 1s to 8000s",
+            );
         }
         for (name, time) in self.service.idle.named() {
             if !allowed.contains(&time) {
                 self.problem(
                     format!("idle.{name}"),
-                    format!("{time:?}"),
-                    "a time of 1 s to 24 h",
+                    humantime::format_duration(time),
+                    "a time of 1s to 8000s",
                 );
             }
         }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-/// How long a flow is remembered after its last packet. Resolution is a
-/// second; a data plane may forget sooner only when its table is full.
+/// How long a flow is remembered after its last packet. Resolution is
+/// about two seconds; a data plane may forget sooner only when its table is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IdleTimeouts {
     /// TCP with data seen after the SYN.
@@ -19,8 +19,9 @@ pub struct IdleTimeouts {
 }
 
 impl IdleTimeouts {
-    /// The longest that may be asked for: a day.
-    pub const MAX: Duration = Duration::from_secs(86_400);
+    /// The longest that may be asked for, and for affinity: what 12 bits of
+    /// two-second ticks can tell apart with some to spare.
+    pub const MAX: Duration = Duration::from_secs(8_000);
 
     /// Each with its name in the configuration.
     #[must_use]
