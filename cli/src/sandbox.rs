@@ -5,11 +5,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -61,7 +63,14 @@ pub(crate) fn run_inside() -> Result<ExitCode, Error> {
         write_map("/proc/self/uid_map", &format!("0 {uid} 1"))?;
         write_map("/proc/self/gid_map", &format!("0 {gid} 1"))?;
     }
-    let status = again().status().map_err(Error::Start)?;
+    let mut child = again()
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(Error::Start)?;
+    // Closed when this process ends, however it does; see `settle`.
+    let held = child.stdin.take();
+    let status = child.wait().map_err(Error::Start)?;
+    drop(held);
     Ok(exit_code(status))
 }
 
@@ -91,6 +100,9 @@ pub(crate) fn settle() -> Result<String, Error> {
     // The old /proc still speaks of the namespace outside.
     let outer = fs::read_link("/proc/self").map_err(Error::Start)?;
     set_pdeathsig(Signal::SIGKILL).map_err(|e| Error::Start(e.into()))?;
+    if is_orphan().map_err(|e| Error::Start(e.into()))? {
+        std::process::exit(1);
+    }
     mount_at(
         None,
         "/",
@@ -119,6 +131,16 @@ pub(crate) fn settle() -> Result<String, Error> {
         source,
     })?;
     Ok(outer.to_string_lossy().into_owned())
+}
+
+/// Whether the parent died before its death would have been told: its end of
+/// the pipe is closed then. Asking for its id does not tell, as it is outside.
+fn is_orphan() -> nix::Result<bool> {
+    let stdin = io::stdin();
+    let mut pipe = [PollFd::new(stdin.as_fd(), PollFlags::empty())];
+    poll(&mut pipe, PollTimeout::ZERO)?;
+    let events = pipe[0].revents();
+    Ok(events.is_some_and(|events| events.contains(PollFlags::POLLHUP)))
 }
 
 fn mount_at(
