@@ -75,7 +75,7 @@ fn measure(args: &Lb) -> Result<ExitCode> {
         return Ok(sandbox::run_inside()?);
     }
     sandbox::settle().context("cannot make a place for the benchmark")?;
-    let results = lb::run(&options(args)?, &mut |step| eprintln!("• {step}"))?;
+    let results = lb::run(&options(args), &mut |step| eprintln!("• {step}"))?;
     if let Some(page) = &args.markdown {
         write_section(page, &results)?;
     }
@@ -87,18 +87,18 @@ fn measure(args: &Lb) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: &Lb) -> Result<Options> {
+fn options(args: &Lb) -> Options {
     let part = |which: &Which| match which {
         Which::Distribution => Part::Distribution,
     };
-    Ok(Options {
+    Options {
         // As a path it is found again wherever the program lies.
         carrick: "/proc/self/exe".into(),
         parts: args.only.iter().map(part).collect(),
         connections: args.connections,
         servers: args.servers,
         quick: args.quick,
-    })
+    }
 }
 
 /// The lines around the section in a page.

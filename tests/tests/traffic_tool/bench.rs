@@ -1,0 +1,114 @@
+//! `carrick bench lb`: its figures, its end, its refusals.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use carrick_tests::{Lab, until_within};
+
+use crate::site::json;
+
+const NOBODY: u32 = 65_534;
+
+/// The network namespaces of all processes, and the pinned ones that are not of tests.
+fn namespaces() -> BTreeSet<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let of = |entry: std::fs::DirEntry| std::fs::read_link(entry.path().join("ns/net")).ok();
+    let held = processes
+        .filter_map(of)
+        .map(|link| link.display().to_string());
+    let pinned = std::fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let pinned = pinned.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    held.chain(pinned.filter(|name| !name.starts_with("carrick-test-")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quick_benchmark_shows_every_policy_and_leaves_nothing() {
+    carrick_tests::require_root();
+    let output = Command::new(Lab::binary())
+        .args(["bench", "lb", "--quick", "--json"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let result = json(&output);
+    let rows = result["distribution"].as_array().unwrap();
+    let of = |policy: &str, balancer: &str| {
+        let mut rows = rows.iter();
+        let found = rows.find(|row| row["policy"] == policy && row["balancer"] == balancer);
+        found
+            .unwrap_or_else(|| panic!("no {policy} of {balancer} in {result}"))
+            .clone()
+    };
+    for policy in ["random", "hash (jhash)"] {
+        let row = of(policy, "nftables");
+        assert_eq!(
+            (&row["failed"], &row["spread"]["missing"]),
+            (&0.into(), &0.into())
+        );
+        assert!(row["spread"]["sd"].as_f64().unwrap() > 1.0);
+    }
+    assert_eq!(of("in turn", "nftables")["verdict"], "even");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_benchmark_that_is_interrupted_leaves_nothing() {
+    carrick_tests::require_root();
+    let mut command = Command::new(Lab::binary());
+    command.args(["bench", "lb", "--connections", "1000000"]);
+    let mut bench = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let marker = format!("/proc/{}/task/{}/children", bench.id(), bench.id());
+    let inside = || {
+        let children = std::fs::read_to_string(&marker).unwrap_or_default();
+        let child = children.split_whitespace().next()?.to_owned();
+        let namespace = std::fs::read_link(format!("/proc/{child}/ns/net")).ok()?;
+        // Its own one, not yet that of its parent.
+        let parent = std::fs::read_link("/proc/self/ns/net").ok()?;
+        (namespace != parent).then(|| namespace.display().to_string())
+    };
+    let inside = until_within(Duration::from_secs(10), inside).await;
+    let inside = inside.expect("the benchmark has a namespace of its own");
+    assert!(namespaces().contains(&inside));
+    let pid = nix::unistd::Pid::from_raw(bench.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(!bench.wait().unwrap().success());
+    let gone = || (!namespaces().contains(&inside)).then_some(());
+    let gone = until_within(Duration::from_secs(10), gone).await;
+    gone.expect("nothing of the benchmark is left");
+}
+
+#[test]
+fn a_user_without_privileges_is_told_what_a_benchmark_needs() {
+    carrick_tests::require_root();
+    let dir = tempfile::tempdir().unwrap();
+    let binary = dir.path().join("carrick");
+    std::fs::copy(Lab::binary(), &binary).unwrap();
+    for path in [dir.path(), &binary] {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(&binary);
+    command
+        .args(["bench", "lb"])
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("needs root"), "{errors}");
+}
