@@ -71,8 +71,12 @@ pub trait Dataplane {
     /// The journal cannot be read.
     fn take_new_flows(&mut self, into: &mut Vec<FlowRecord>, limit: usize) -> Result<u64, Error>;
 
-    /// Remembers flows of another balancer, as if their packets had come here;
-    /// what is known already stays. Gives the number remembered.
+    /// Remembers flows of another balancer, as if their last packets had come
+    /// here `idle` ago. A flow that is known already keeps its server; if the
+    /// record's packet is the later one, its time and state are taken over.
+    /// Balancers tell each other again and again what they know, so a record
+    /// must never make a flow younger than its last packet. Gives the number
+    /// that were not known before.
     ///
     /// # Errors
     ///

@@ -104,6 +104,7 @@ fn record(key: FlowKey, server: ServerNumber) -> FlowRecord {
         vip: None,
         server,
         state: FlowState::Established,
+        idle: std::time::Duration::ZERO,
         translated: None,
     }
 }

@@ -1,4 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::{ServerNumber, VipNumber};
 
@@ -40,6 +41,8 @@ pub struct FlowRecord {
     pub server: ServerNumber,
     /// How far it has come.
     pub state: FlowState,
+    /// How long ago its last packet came; 0 where the data plane cannot tell.
+    pub idle: Duration,
     /// NAT with SNAT: what the server sees as its source.
     pub translated: Option<SocketAddr>,
 }

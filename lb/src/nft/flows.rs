@@ -182,6 +182,7 @@ fn record(ip: Ip, element: &SetElement, state: FlowState) -> Option<FlowRecord> 
         vip: None,
         server: ServerNumber::new(server)?,
         state,
+        idle: std::time::Duration::ZERO,
         translated: None,
     })
 }
@@ -221,6 +222,7 @@ fn connection(entry: &ConntrackEntry, server: ServerNumber) -> Option<FlowRecord
         vip: None,
         server,
         state,
+        idle: std::time::Duration::ZERO,
         translated,
     })
 }
