@@ -70,6 +70,13 @@ pub struct Server {
 // === impl Server ===
 
 impl Server {
+    /// The services by their full names, as
+    /// [`Health::new`](carrick_grpc::Health::new) wants them.
+    pub const SERVICES: &'static [&'static str] = &[
+        "registry.NetworkServiceRegistry",
+        "registry.NetworkServiceEndpointRegistry",
+    ];
+
     /// Loads what is stored and not expired, and starts. Needs a tokio runtime.
     ///
     /// # Errors
@@ -91,9 +98,17 @@ impl Server {
     /// Both services, to be served on any listener.
     #[must_use]
     pub fn routes(&self) -> Routes {
+        self.beside(Routes::default())
+    }
+
+    /// Both services beside what else a listener serves, such as
+    /// [`Health::routes`](carrick_grpc::Health::routes).
+    #[must_use]
+    pub fn beside(&self, others: Routes) -> Routes {
         let endpoints = NetworkServiceEndpointRegistryServer::new(Services(self.shared.clone()));
         let services = NetworkServiceRegistryServer::new(Services(self.shared.clone()));
-        Routes::new(endpoints.max_decoding_message_size(MESSAGE_MAX))
+        others
+            .add_service(endpoints.max_decoding_message_size(MESSAGE_MAX))
             .add_service(services.max_decoding_message_size(MESSAGE_MAX))
     }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use carrick_agent::{Kernel, Server};
+use carrick_agent::{AgentMetrics, Kernel, Metered, Server};
 use carrick_config::{Env, Reader, Variable, list, number};
 use carrick_grpc::Url;
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
+use carrick_telemetry::{Address, Admin, Metrics, Readiness};
 use carrick_types::Invalid;
+use serde_json::json;
 use tracing::info;
 
 use super::{common, settings, told, with_telemetry};
@@ -23,6 +25,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
         name: "CARRICK_AGENT_GROUPS",
         default: "",
         meaning: "Numbers of the groups whose members may give orders, besides the agent's own user; with commas between them.",
+    },
+    Variable {
+        name: "CARRICK_ADMIN",
+        default: "",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: nowhere.",
     },
     Variable {
         name: "NSM_LOG_LEVEL",
@@ -45,7 +52,13 @@ pub(crate) fn help() -> String {
     settings(VARIABLES)
 }
 
-fn read() -> Result<(PathBuf, Vec<u32>)> {
+struct Config {
+    socket: PathBuf,
+    groups: Vec<u32>,
+    admin: Option<Address>,
+}
+
+fn read() -> Result<Config> {
     let mut r = Reader::new(&Env, VARIABLES);
     let socket = r.read("NSM_LISTEN_ON", |text| match text.parse() {
         Ok(Url::Unix(path)) if path.is_absolute() => Ok(path),
@@ -59,20 +72,42 @@ fn read() -> Result<(PathBuf, Vec<u32>)> {
         "CARRICK_AGENT_GROUPS",
         list(|text| number(0..=u32::MAX)(text)),
     );
-    r.finish(socket.zip(groups)).map_err(told)
+    let admin = r.read("CARRICK_ADMIN", super::optional_address);
+    let config = (|| {
+        Some(Config {
+            socket: socket?,
+            groups: groups?,
+            admin: admin?,
+        })
+    })();
+    r.finish(config).map_err(told)
 }
 
 pub(crate) async fn run() -> Result<ExitCode> {
-    let (socket, groups) = read()?;
-    with_telemetry(common("agent"), serve(socket, groups)).await
+    let config = read()?;
+    with_telemetry(common("agent"), serve(config)).await
 }
 
-async fn serve(socket: PathBuf, groups: Vec<u32>) -> Result<Outcome> {
+async fn serve(config: Config) -> Result<Outcome> {
+    let counted = AgentMetrics::default();
     let kernel = Kernel::new().context("cannot talk to the kernel")?;
-    let server = Server::listen(&socket, groups, Arc::new(kernel))?;
-    info!(socket = %socket.display(), "listening");
+    let agent = Arc::new(Metered::new(kernel, counted.clone()));
+    let server = Server::listen(&config.socket, config.groups, agent)?;
+    info!(socket = %config.socket.display(), "listening");
     let mut lifecycle = Lifecycle::new(Duration::from_secs(10));
     let calls = lifecycle.subsystem("calls", Duration::from_secs(8));
+    let admin = lifecycle.subsystem("admin", Duration::from_secs(1));
+    if let Some(address) = &config.admin {
+        let metrics = Metrics::new();
+        metrics.section("agent", |section| counted.register(section));
+        // It serves from the moment its socket is there.
+        let bound = Admin::new(metrics, Readiness::new())
+            .with_status("socket", move || json!(config.socket))
+            .bind(address)
+            .await
+            .context("cannot open the admin listener")?;
+        admin.spawn_fatal("admin listener", bound.serve(admin.token()));
+    }
     let stop = calls.token();
     calls.spawn_fatal("agent", server.serve(stop.cancelled_owned()));
     let signals = UnixSignals::new().context("cannot receive signals")?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_config::{Env, Reader, Variable, boolean, duration, list, optional_path, text};
-use carrick_grpc::{Security, ServerOptions, Url, listen, serve};
+use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
 use carrick_registry::{EndpointQuery, Server, ServiceQuery};
 use carrick_telemetry::{Address, Admin, Metrics, Readiness};
@@ -144,18 +144,20 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
         let stop = admin.token();
         admin.spawn_fatal("admin listener", bound.serve(stop));
     }
+    let health = Health::new(Server::SERVICES).await;
     for url in &config.listen_on {
         let listener = listen(url, &Security::insecure()).await?;
         if matches!(url, Url::Tcp { .. }) {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }
         info!(url = %listener.url(), "listening");
-        let (routes, stop) = (server.routes(), grpc.token());
+        let (routes, stop) = (server.beside(health.routes()), grpc.token());
         grpc.spawn_fatal("gRPC server", async move {
             serve(listener, routes, &ServerOptions::default(), stop).await
         });
     }
     listening.met();
+    health.set_ready(true).await;
     records.at_shutdown("records", async move {
         let written = server.shutdown(Duration::from_secs(2)).await;
         written

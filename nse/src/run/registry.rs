@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrick_grpc::{DialError, Security, ServerOptions, Url, listen, serve};
+use carrick_grpc::{DialError, Health, Security, ServerOptions, Url, listen, serve};
 use carrick_registry as registry;
 use carrick_store::Store;
 use carrick_types::Mechanism;
@@ -40,10 +40,12 @@ pub(super) async fn serve_registry(
         ..Default::default()
     };
     let server = Arc::new(registry::Server::start(options)?);
+    let health = Health::new(registry::Server::SERVICES).await;
+    health.set_ready(true).await;
     for url in serve_registry_on.iter().chain([&own]) {
         let listener = listen(url, &Security::insecure()).await?;
         info!(url = %listener.url(), "serving the domain's registry");
-        let (routes, stop) = (server.routes(), stages.registry.token());
+        let (routes, stop) = (server.beside(health.routes()), stages.registry.token());
         stages.registry.spawn_fatal("registry", async move {
             serve(listener, routes, &ServerOptions::default(), stop).await
         });

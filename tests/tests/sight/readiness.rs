@@ -25,8 +25,11 @@ async fn misses(lab: &Lab, program: &str, conditions: &[&str]) -> Vec<String> {
 
 /// What gRPC's health says of the endpoint as a whole.
 async fn health(lab: &Lab, nse: &str) -> Option<ServingStatus> {
-    let url = Url::unix(lab.socket(nse));
-    let channel = dial(&url, &Security::insecure(), PATIENCE).await.ok()?;
+    health_at(&Url::unix(lab.socket(nse))).await
+}
+
+async fn health_at(url: &Url) -> Option<ServingStatus> {
+    let channel = dial(url, &Security::insecure(), PATIENCE).await.ok()?;
     let request = HealthCheckRequest::default();
     let answer = HealthClient::new(channel).check(request).await.ok()?;
     Some(answer.into_inner().status())
@@ -92,4 +95,28 @@ async fn a_client_is_ready_only_while_its_connections_are_up() {
     lab.start_ipam("one", "172.16.0.0/16");
     lab.start_nse("nse", "one", "one", "one", &[]);
     lab.ready("nsc-ant").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_and_an_agent_say_that_they_serve() {
+    let mut lab = Lab::new(&["one"]).await;
+    let netns = lab.node("one").namespace.path();
+    let (registry, agent) = (lab.path("registry.sock"), lab.path("agent.sock"));
+    let listen = |path: &str| [("NSM_LISTEN_ON", format!("unix://{path}"))];
+    lab.start("registry", &netns, &["registry"], &listen(&registry));
+    lab.start("agent", &netns, &["agent"], &listen(&agent));
+    lab.ready("registry").await;
+    lab.ready("agent").await;
+    let serves = lab.wait("the registry serves", async || {
+        health_at(&Url::unix(registry.clone()))
+            .await
+            .filter(|status| *status == ServingStatus::Serving)
+    });
+    serves.await;
+    let (code, metrics) = admin::get(&lab.admin("agent"), "/metrics").await.unwrap();
+    assert_eq!(code, 200);
+    assert!(
+        metrics.contains(r#"carrick_agent_applies_total{outcome="ok"} 0"#),
+        "{metrics}"
+    );
 }
