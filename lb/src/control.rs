@@ -1,7 +1,7 @@
 //! Changes to services, applied whole or not at all.
 //!
 //! Read first: [`Control`], which drives one data plane, and [`Wanted`], what
-//! it shall do. What is wanted is checked, compared with what is there and
+//! it shall do; a [`Worker`] is the thread around it. What is wanted is checked, compared with what is there and
 //! turned into a [`Plan`](crate::dataplane::Plan), the difference; known flows
 //! and their servers never notice.
 //!
@@ -20,10 +20,12 @@ mod error;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod worker;
 
 pub use change::{Change, Wanted};
 pub use error::{Conflict, Error, Refused};
 pub use status::{ServerState, ServerStatus, ServiceStatus, Status, VipStatus};
+pub use worker::{Driven, Ended, Worker};
 
 use crate::dataplane::{Applied, Dataplane, ServerNumber};
 use crate::service::{Identity, ServerId, ServiceName};
@@ -117,7 +119,11 @@ impl<D: Dataplane> Control<D> {
     /// # Errors
     ///
     /// The data plane cannot be read.
-    pub fn remaining(&self, service: &ServiceName, server: &ServerId) -> Result<Option<u64>, Error> {
+    pub fn remaining(
+        &self,
+        service: &ServiceName,
+        server: &ServerId,
+    ) -> Result<Option<u64>, Error> {
         let Some(service) = self.wanted.service(service) else {
             return Ok(None);
         };
