@@ -193,7 +193,7 @@ fn is_whole(output: &Output) {
         }
         let cells: Vec<_> = interruptions
             .split_whitespace()
-            .filter(|is| *is == "ms")
+            .filter(|is| is.trim_end_matches(',') == "ms")
             .collect();
         assert_eq!(cells.len(), PODS.len() - 1, "{interruptions}");
     }

@@ -17,6 +17,9 @@ use super::plan::HELLO_PORT;
 /// Time between two packets of a pair.
 pub(crate) const PERIOD: Duration = Duration::from_millis(20);
 
+/// Periods that the last packets have to come back.
+const PATIENCE: u32 = 25;
+
 /// What one pair saw.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -87,7 +90,13 @@ async fn watch_from(
             _ = stopped.changed() => {}
         }
     }
-    tick.tick().await; // the last packets have one period to come back
+    for _ in 0..PATIENCE {
+        if pairs.iter().all(Pair::is_answered) {
+            break;
+        }
+        tick.tick().await;
+        pairs.iter_mut().for_each(Pair::take);
+    }
     Ok(pairs.into_iter().map(Pair::finish).collect())
 }
 
@@ -132,6 +141,10 @@ impl Pair {
                 self.last_back = Instant::now();
             }
         }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.back >= self.sent
     }
 
     fn finish(mut self) -> Seen {
