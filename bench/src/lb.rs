@@ -9,15 +9,23 @@
 mod distribution;
 mod netns;
 mod nft;
+mod packets;
+mod path;
 mod report;
+mod rig;
 mod world;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub use distribution::Distribution;
+pub use packets::{Other, PacketCost};
+pub use path::PathSpeed;
 pub use report::{Machine, Results};
+pub use rig::Cost;
 
 /// What is measured, and how much of it.
 #[derive(Clone, Debug)]
@@ -30,15 +38,24 @@ pub struct Options {
     pub connections: u64,
     /// Servers that they are spread over, at most 60,000.
     pub servers: u32,
+    /// Another packet program to measure.
+    pub subject: Option<Other>,
     /// Less of everything, for a look or a test.
     pub quick: bool,
 }
+
+/// Takes what is under way.
+pub type Tell = dyn FnMut(&str) + Send;
 
 /// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// How evenly each policy spreads connections.
     Distribution,
+    /// What a packet costs, in nanoseconds.
+    Packets,
+    /// Packets per second from a veth to a veth.
+    Path,
 }
 
 /// Measures. What is under way is told to `tell`.
@@ -46,17 +63,36 @@ pub enum Part {
 /// # Errors
 ///
 /// Something that is needed is missing, or a balancer could not be set up.
-pub fn run(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Results> {
+pub fn run(options: &Options, tell: &mut Tell) -> Result<Results> {
     ensure!(
         (1..=60_000).contains(&options.servers),
         "servers: from 1 to 60000"
     );
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
     let mut results = Results::new(options);
-    tell("making a client, a balancer and servers (network namespaces)");
-    let world = world::World::make(options.servers).context("cannot make the namespaces")?;
     if wanted(Part::Distribution) {
-        results.distribution = distribution::measure(options, &world, tell)?;
+        results.distribution = spread(options, tell)?;
+    }
+    if wanted(Part::Packets) {
+        results.packets = packets::measure(options, tell)?;
+    }
+    if wanted(Part::Path) {
+        tell("making another client, balancer and servers");
+        let world = world::World::make(options.servers).context("cannot make the namespaces")?;
+        results.path = path::measure(options, &world, tell)?;
     }
     Ok(results)
+}
+
+fn spread(options: &Options, tell: &mut Tell) -> Result<Vec<Distribution>> {
+    tell("making a client, a balancer and servers (network namespaces)");
+    let world = world::World::make(options.servers).context("cannot make the namespaces")?;
+    distribution::measure(options, &world, tell)
+}
+
+/// Keeps this thread on one processor, so that its caches and tables are one program's.
+fn stay_on_one_processor() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(0)?;
+    sched_setaffinity(Pid::from_raw(0), &one).context("cannot stay on one processor")
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use carrick_bench::lb::{self, Options, Part, Results};
+use carrick_bench::lb::{self, Options, Other, Part, Results};
 use clap::Subcommand;
 
 use crate::sandbox;
@@ -37,6 +37,13 @@ struct Lb {
     /// Servers that they are spread over.
     #[arg(long, default_value_t = 100)]
     servers: u32,
+    /// Measure this object file's XDP program, too: packets to TCP and UDP port 80 of 10.0.0.1.
+    #[arg(long, value_name = "FILE.o")]
+    subject: Option<PathBuf>,
+    /// What its maps shall hold: lines of `map key value` in hexadecimal as in memory, or
+    /// `map key new TYPE KEY VALUE ENTRIES` in a map of maps (numbers as in linux/bpf.h).
+    #[arg(long, value_name = "FILE", requires = "subject")]
+    subject_maps: Option<PathBuf>,
     /// Less of everything: a look, not a measurement.
     #[arg(long)]
     quick: bool,
@@ -52,6 +59,10 @@ struct Lb {
 enum Which {
     /// How evenly each policy spreads connections.
     Distribution,
+    /// What a packet costs.
+    Packets,
+    /// Packets per second from a veth to a veth.
+    Path,
 }
 
 /// Runs it; must be called while the process has a single thread.
@@ -90,6 +101,8 @@ fn measure(args: &Lb) -> Result<ExitCode> {
 fn options(args: &Lb) -> Options {
     let part = |which: &Which| match which {
         Which::Distribution => Part::Distribution,
+        Which::Packets => Part::Packets,
+        Which::Path => Part::Path,
     };
     Options {
         // As a path it is found again wherever the program lies.
@@ -97,6 +110,10 @@ fn options(args: &Lb) -> Options {
         parts: args.only.iter().map(part).collect(),
         connections: args.connections,
         servers: args.servers,
+        subject: args.subject.clone().map(|object| Other {
+            object,
+            maps: args.subject_maps.clone(),
+        }),
         quick: args.quick,
     }
 }

@@ -7,10 +7,10 @@ use carrick_traffic::{Client, Report, Spread, Verdict};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::Options;
 use super::netns::within;
 use super::nft::{Choice, Rules};
 use super::world::{CLIENT, World, sources, target};
+use super::{Options, Tell};
 
 /// How one balancer spread the connections.
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +32,7 @@ pub struct Distribution {
 pub(super) fn measure(
     options: &Options,
     world: &World,
-    tell: &mut dyn FnMut(&str),
+    tell: &mut Tell,
 ) -> Result<Vec<Distribution>> {
     let mut rows = Vec::new();
     let kernel = [
@@ -64,7 +64,7 @@ impl Distribution {
             failed: report.failed_connects + report.failed_reads,
             spread,
             verdict: spread.verdict(),
-            rate: f64::from(u32::try_from(options.connections).unwrap_or(u32::MAX)) / seconds,
+            rate: crate::float(options.connections) / seconds,
         }
     }
 }

@@ -30,7 +30,7 @@ impl Rules {
     ) -> Result<Self> {
         let count = servers.len();
         let chosen = match choice {
-            Choice::Hash => format!("jhash ip saddr . tcp sport mod {count} seed 0x5eed"),
+            Choice::Hash => format!("jhash ip saddr . th sport mod {count} seed 0x5eed"),
             Choice::InTurn => format!("numgen inc mod {count}"),
             Choice::Random => format!("numgen random mod {count}"),
         };
@@ -42,7 +42,7 @@ impl Rules {
             "table ip bench {{\n\
              chain prerouting {{\n\
              type nat hook prerouting priority -100; policy accept;\n\
-             ip daddr {VIP} tcp dport {PORT} dnat to {chosen} map {{ {map} }}\n\
+             ip daddr {VIP} meta l4proto {{ tcp, udp }} th dport {PORT} dnat to {chosen} map {{ {map} }}\n\
              }}\n\
              }}\n"
         );

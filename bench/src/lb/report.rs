@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::{Distribution, Options};
+use super::{Distribution, Options, PacketCost, PathSpeed};
 
 /// Everything that was measured in one run.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +19,12 @@ pub struct Results {
     /// How evenly connections are spread.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distribution: Vec<Distribution>,
+    /// What a packet costs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub packets: Vec<PacketCost>,
+    /// Packets per second from a veth to a veth.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<PathSpeed>,
 }
 
 /// What it was measured on.
@@ -60,6 +66,8 @@ impl Results {
             connections: options.connections,
             servers: options.servers,
             distribution: Vec::new(),
+            packets: Vec::new(),
+            path: Vec::new(),
         }
     }
 
@@ -72,7 +80,57 @@ impl Results {
             );
             sections.push((title, self.distributions()));
         }
+        if !self.packets.is_empty() {
+            let title = "Nanoseconds per packet in the test-run rig, its own share included";
+            sections.push((title.to_owned(), self.packet_costs()));
+        }
+        if !self.path.is_empty() {
+            let title = "Packets per second from a veth to a veth, on one processor";
+            sections.push((title.to_owned(), self.path_speeds()));
+        }
         sections
+    }
+
+    fn path_speeds(&self) -> Table {
+        let row = |row: &PathSpeed| {
+            let lost = crate::float(row.lost) / crate::float(row.sent) * 100.0;
+            vec![
+                row.path.clone(),
+                row.flows.to_string(),
+                format!("{:.2}", row.best / 1e6),
+                format!("{:.2}", row.median / 1e6),
+                format!("{:.0}", 1e9 / row.best),
+                format!("{lost:.1}"),
+            ]
+        };
+        Table {
+            head: vec![
+                "path",
+                "flows",
+                "best, million/s",
+                "median",
+                "best, ns each",
+                "worst loss, %",
+            ],
+            rows: self.path.iter().map(row).collect(),
+        }
+    }
+
+    fn packet_costs(&self) -> Table {
+        let row = |row: &PacketCost| {
+            vec![
+                row.program.clone(),
+                row.packet.clone(),
+                row.flows.to_string(),
+                row.cost.min.to_string(),
+                row.cost.median.to_string(),
+                action(row.cost.verdict).to_owned(),
+            ]
+        };
+        Table {
+            head: vec!["program", "packet", "flows", "min", "median", "action"],
+            rows: self.packets.iter().map(row).collect(),
+        }
     }
 
     fn distributions(&self) -> Table {
@@ -126,6 +184,12 @@ impl Results {
         }
         text
     }
+}
+
+/// The name of an XDP action.
+fn action(verdict: u32) -> &'static str {
+    let names = ["aborted", "drop", "pass", "tx", "redirect"];
+    names.get(verdict as usize).copied().unwrap_or("unknown")
 }
 
 impl Table {

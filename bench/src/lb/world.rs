@@ -25,9 +25,34 @@ pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Its port, and the servers'.
 pub(super) const PORT: u16 = 5001;
 
+/// Ethernet addresses between client and balancer.
+pub(super) struct Macs {
+    pub(super) balancer: [u8; 6],
+    pub(super) client: [u8; 6],
+}
+
+pub(super) const MACS: Macs = Macs {
+    balancer: [2, 0, 0, 0, 0xb, 0],
+    client: [2, 0, 0, 0, 0xc, 0],
+};
+
+impl Macs {
+    fn balancer(&self) -> String {
+        text(self.balancer)
+    }
+
+    fn client(&self) -> String {
+        text(self.client)
+    }
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 const FIRST_SERVER: u32 = Ipv4Addr::new(10, 1, 0, 1).to_bits();
 
-/// The machines, and the servers' program. Dropped, the program ends; the namespaces go with this process's own.
+/// The machines, and the servers' program. Dropped, both end.
 pub(super) struct World {
     servers: u32,
     stop: CancellationToken,
@@ -42,13 +67,15 @@ impl World {
         within(BALANCER, || {
             ip(&format!(
                 "link set lo up\n\
-                 link add b0 type veth peer name c0 netns {CLIENT}\n\
+                 link add b0 address {} type veth peer name c0 address {} netns {CLIENT}\n\
                  link add b1 type veth peer name s0 netns {SERVERS}\n\
                  address add 198.18.0.254/24 dev b0\n\
                  address add 10.1.255.254/16 dev b1\n\
                  link set b0 up\n\
                  link set b1 up\n\
                  route add {} via 198.18.0.1\n",
+                MACS.balancer(),
+                MACS.client(),
                 sources()
             ))?;
             sysctl("net.ipv4.ip_forward", "1")?;
@@ -104,6 +131,9 @@ impl Drop for World {
         if let Some(serving) = self.serving.take() {
             let _ = serving.join();
         }
+        let _ = ip(&format!(
+            "netns delete {CLIENT}\nnetns delete {BALANCER}\nnetns delete {SERVERS}\n"
+        ));
     }
 }
 
