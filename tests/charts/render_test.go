@@ -2,6 +2,7 @@
 package charts
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,8 +17,8 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/yaml"
-	strict "sigs.k8s.io/yaml"
+	"sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
 )
 
 const folder = "../../charts/carrick"
@@ -144,9 +145,14 @@ func (o *objects) add(document []byte) error {
 type named interface{ GetName() string }
 
 func into[T any](document []byte, all map[string]*T) error {
-	object := new(T)
-	if err := strict.UnmarshalStrict(document, object); err != nil {
+	text, err := yaml.YAMLToJSONStrict(document)
+	if err != nil {
 		return err
+	}
+	object := new(T)
+	// As the API server reads: with regard to upper and lower case.
+	if mistakes, err := json.UnmarshalStrict(text, object); err != nil || len(mistakes) > 0 {
+		return errors.Join(append(mistakes, err)...)
 	}
 	name := any(object).(named).GetName()
 	if name == "" || all[name] != nil {
