@@ -12,4 +12,7 @@ mod reader;
 pub use parse::{
     address, boolean, duration, labels, list, number, optional_path, prefix, prefixes, text,
 };
-pub use reader::{Env, Mistakes, Reader, Source, Variable, markdown};
+pub use reader::{
+    Env, LOG_LEVEL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Reader, Source, TELEMETRY, Variable,
+    markdown,
+};

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use carrick_config::{Mistakes, Reader, Source, Variable};
+use carrick_config::{
+    LOG_LEVEL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Reader, Source, TELEMETRY, Variable,
+};
 use carrick_config::{boolean, duration, labels, list, optional_path, text};
 use carrick_grpc::Url;
 use carrick_types::{ConnectionId, Invalid, Labels};
@@ -107,21 +109,9 @@ pub const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
-    Variable {
-        name: "NSM_LOG_LEVEL",
-        default: "INFO",
-        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
-    },
-    Variable {
-        name: "TELEMETRY",
-        default: "false",
-        meaning: "Whether traces are sent.",
-    },
-    Variable {
-        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
-        default: "otel-collector.observability.svc.cluster.local:4317",
-        meaning: "Where traces are sent (OTLP over gRPC).",
-    },
+    LOG_LEVEL,
+    TELEMETRY,
+    OPEN_TELEMETRY_ENDPOINT,
 ];
 
 /// A valid configuration of a client.

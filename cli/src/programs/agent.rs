@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_agent::{AgentMetrics, Kernel, Metered, Server};
-use carrick_config::{Env, Reader, Variable, list, number};
+use carrick_config::{
+    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, list, number,
+};
 use carrick_grpc::Url;
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
 use carrick_telemetry::{Address, Admin, Metrics, Readiness};
@@ -31,21 +33,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: nowhere.",
     },
-    Variable {
-        name: "NSM_LOG_LEVEL",
-        default: "INFO",
-        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
-    },
-    Variable {
-        name: "TELEMETRY",
-        default: "false",
-        meaning: "Whether traces are sent.",
-    },
-    Variable {
-        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
-        default: "otel-collector.observability.svc.cluster.local:4317",
-        meaning: "Where traces are sent (OTLP over gRPC).",
-    },
+    LOG_LEVEL,
+    TELEMETRY,
+    OPEN_TELEMETRY_ENDPOINT,
 ];
 
 pub(crate) fn help() -> String {

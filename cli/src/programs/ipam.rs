@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_config::{
-    Env, Reader, Variable, boolean, duration, list, number, optional_path, prefix, prefixes,
+    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, boolean, duration, list,
+    number, optional_path, prefix, prefixes,
 };
 use carrick_grpc::{Health, Security, Url, listen, serve};
 use carrick_ipam::inspect::{Report, inspect};
@@ -64,21 +65,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `ipam.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
-    Variable {
-        name: "NSM_LOG_LEVEL",
-        default: "INFO",
-        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
-    },
-    Variable {
-        name: "TELEMETRY",
-        default: "false",
-        meaning: "Whether traces are sent.",
-    },
-    Variable {
-        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
-        default: "otel-collector.observability.svc.cluster.local:4317",
-        meaning: "Where traces are sent (OTLP over gRPC).",
-    },
+    LOG_LEVEL,
+    TELEMETRY,
+    OPEN_TELEMETRY_ENDPOINT,
 ];
 
 /// What `carrick ipam` is told.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use carrick_config::{Env, Reader, Variable, boolean, duration, list, optional_path, text};
+use carrick_config::{
+    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, boolean, duration, list,
+    optional_path, text,
+};
 use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
 use carrick_registry::{EndpointQuery, Server, ServiceQuery};
@@ -46,21 +49,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
-    Variable {
-        name: "NSM_LOG_LEVEL",
-        default: "INFO",
-        meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
-    },
-    Variable {
-        name: "TELEMETRY",
-        default: "false",
-        meaning: "Whether traces are sent.",
-    },
-    Variable {
-        name: "NSM_OPEN_TELEMETRY_ENDPOINT",
-        default: "otel-collector.observability.svc.cluster.local:4317",
-        meaning: "Where traces are sent (OTLP over gRPC).",
-    },
+    LOG_LEVEL,
+    TELEMETRY,
+    OPEN_TELEMETRY_ENDPOINT,
 ];
 
 struct Config {

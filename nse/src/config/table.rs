@@ -1,8 +1,8 @@
-use carrick_config::Variable;
+use carrick_config::{LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, TELEMETRY, Variable};
 
 macro_rules! table {
-    ($($name:literal = $default:literal, $meaning:literal;)+) => {
-        &[$(Variable { name: $name, default: $default, meaning: $meaning },)+]
+    ($($name:literal = $default:literal, $meaning:literal;)+ $($common:path,)*) => {
+        &[$(Variable { name: $name, default: $default, meaning: $meaning },)+ $($common,)*]
     };
 }
 
@@ -48,7 +48,7 @@ pub const VARIABLES: &[Variable] = table! {
     "CARRICK_STATE_DIR" = "/var/lib/carrick", "Directory of the durable state (leases, connections, identity), one file for each endpoint name. Empty: in memory only.";
     "CARRICK_ADMIN" = "", "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served: `tcp://127.0.0.1:2112` or `unix:///run/carrick/admin.sock`. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.";
     "CARRICK_MAX_CONNECTIONS" = "100000", "Most connections served at once, 1 to 1000000.";
-    "NSM_LOG_LEVEL" = "INFO", "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.";
-    "TELEMETRY" = "false", "Whether traces are sent.";
-    "NSM_OPEN_TELEMETRY_ENDPOINT" = "otel-collector.observability.svc.cluster.local:4317", "Where traces are sent (OTLP over gRPC).";
+    LOG_LEVEL,
+    TELEMETRY,
+    OPEN_TELEMETRY_ENDPOINT,
 };
