@@ -135,7 +135,11 @@ impl Nft {
                     transaction = transaction.add_table(TABLE, ip.family());
                 }
                 let none = Contents::default();
-                let before = if known { &self.state.tables[&ip] } else { &none };
+                let before = if known {
+                    &self.state.tables[&ip]
+                } else {
+                    &none
+                };
                 let more;
                 (transaction, more) =
                     self.change(transaction, ip, before, &after.tables[&ip], chains)?;
@@ -211,11 +215,20 @@ fn base_chains() -> [(&'static str, BaseChain); 6] {
     let early = Priority::Custom(-290);
     [
         ("pre", BaseChain::filter(FilterHook::Prerouting, early)),
-        ("nat_pre", BaseChain::nat(NatHook::Prerouting, Priority::DstNat)),
+        (
+            "nat_pre",
+            BaseChain::nat(NatHook::Prerouting, Priority::DstNat),
+        ),
         ("out", BaseChain::filter(FilterHook::Output, early)),
         ("nat_out", BaseChain::nat(NatHook::Output, Priority::DstNat)),
-        ("sent", BaseChain::filter(FilterHook::Postrouting, Priority::Filter)),
-        ("nat_post", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat)),
+        (
+            "sent",
+            BaseChain::filter(FilterHook::Postrouting, Priority::Filter),
+        ),
+        (
+            "nat_post",
+            BaseChain::nat(NatHook::Postrouting, Priority::SrcNat),
+        ),
     ]
 }
 
@@ -310,7 +323,9 @@ impl Dataplane for Nft {
         }
         for (number, identity, service) in numbered(name::VIPS) {
             let number = VipNumber::new(number).zip(service);
-            installed.vips.extend(number.map(|(n, s)| (n, (identity, s))));
+            installed
+                .vips
+                .extend(number.map(|(n, s)| (n, (identity, s))));
         }
         for (number, identity, service) in numbered(name::SERVERS) {
             let number = ServerNumber::new(number).zip(service);
@@ -338,8 +353,8 @@ impl Dataplane for Nft {
     }
 }
 
-/// The elements of a set as they are now; none while there is no table.
 impl Nft {
+    /// The elements of a set as they are now; none while there is no table.
     fn elements(&self, ip: Ip, set: &str) -> Result<Vec<SetElement>, Error> {
         if !self.found {
             return Ok(Vec::new());

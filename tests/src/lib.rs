@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::Uid;
 
 pub mod admin;
+pub mod balancer;
 pub mod ip;
 mod lab;
 pub mod mesh;

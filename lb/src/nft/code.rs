@@ -64,7 +64,7 @@ impl Code {
             .compare(scratch, op, &[number])
     }
 
-    pub(super) fn is_protocol(self, number: u8) -> Self {
+    pub(super) fn of_protocol(self, number: u8) -> Self {
         self.protocol(CmpOp::Eq, number)
     }
 
@@ -76,19 +76,19 @@ impl Code {
     }
 
     /// Goes on only with packets of the kind.
-    pub(super) fn is_kind(self, kind: Kind) -> Self {
+    pub(super) fn of_kind(self, kind: Kind) -> Self {
         let icmp = self.ip.icmp();
         match kind {
             Kind::Echo => {
                 let request = self.ip.echo_request();
-                self.is_protocol(icmp).is_icmp_type(request)
+                self.of_protocol(icmp).of_icmp_type(request)
             }
             Kind::Other => self.ported(true).protocol(CmpOp::Neq, icmp),
             Kind::Ports => self.ported(false),
         }
     }
 
-    pub(super) fn is_icmp_type(self, number: u8) -> Self {
+    pub(super) fn of_icmp_type(self, number: u8) -> Self {
         let scratch = self.ip.place().scratch();
         self.transport(scratch, 0, 1).is(scratch, &[number])
     }
@@ -96,14 +96,14 @@ impl Code {
     /// Of the flags in `mask`, exactly those in `value` (or not exactly those).
     pub(super) fn tcp_flags(self, mask: u8, op: CmpOp, value: u8) -> Self {
         let scratch = self.ip.place().scratch();
-        self.is_protocol(TCP)
+        self.of_protocol(TCP)
             .transport(scratch, 13, 1)
             .mask(scratch, &[mask])
             .compare(scratch, op, &[value])
     }
 
     /// The first byte of an IP header without options.
-    pub(super) fn is_plain_inner(self) -> Self {
+    pub(super) fn plain_inner(self) -> Self {
         let scratch = self.ip.place().scratch();
         match self.ip {
             Ip::V4 => self.transport(scratch, 8, 1).is(scratch, &[0x45]),
@@ -159,7 +159,13 @@ impl Code {
         .compare(scratch, CmpOp::Neq, &[0; 4])
     }
 
-    pub(super) fn from_client(self) -> Self {
+    /// Packets that have no socket know no user, and the rule ends.
+    pub(super) fn sent_by_process(self) -> Self {
+        let scratch = self.ip.place().scratch();
+        self.meta(MetaKey::SkUid, scratch)
+    }
+
+    pub(super) fn sent_by_client(self) -> Self {
         let scratch = self.ip.place().scratch();
         self.then(Expr::Ct {
             dreg: scratch,
@@ -295,9 +301,11 @@ impl Code {
         )
     }
 
+    /// Takes the key away; the number is only there because the kernel wants a
+    /// map's rule to have one.
     pub(super) fn forget(self, map: &str) -> Self {
         let place = self.ip.place();
-        self.then(DynsetExpr::new(DynsetOp::Delete, map, place.key()))
+        self.then(DynsetExpr::new(DynsetOp::Delete, map, place.key()).sreg_data(place.number()))
     }
 
     // === numbers ===

@@ -27,7 +27,7 @@ pub fn unsupported(service: &Service) -> Vec<Refusal> {
     );
     refuse(
         format!("policy {} by nftables", service.policy.name()),
-        policy(&service.policy),
+        policy(service.policy),
     );
     for server in &service.servers {
         let why = "packets are sent to neighbours by the kernel's own neighbour table; \
@@ -50,7 +50,7 @@ pub(super) fn mode(mode: &Mode) -> Option<&'static str> {
 }
 
 /// Why a policy is not possible, if it is not.
-pub(super) fn policy(policy: &Policy) -> Option<&'static str> {
+pub(super) fn policy(policy: Policy) -> Option<&'static str> {
     match policy {
         Policy::BoundedLoad { .. } | Policy::LeastConnections | Policy::Spill { .. } => Some(
             "no expression of nftables compares the loads of two servers; use \

@@ -46,14 +46,14 @@ pub(super) fn hooks(ip: Ip) -> Vec<ChainRules> {
             .into_iter()
             .map(|kind| {
                 let chain = format!("{prefix}_{}", kind.name());
-                code().is_kind(kind).goto(&chain)
+                code().of_kind(kind).goto(&chain)
             })
             .collect()
     };
     let mut pre = vec![errors_branch(ip)];
     pre.extend(branches("pre", &code));
     let sent = code()
-        .from_client()
+        .sent_by_client()
         .translated_destination()
         .connection_mark()
         .contains_number(name::SERVER_PACKETS);
@@ -64,7 +64,8 @@ pub(super) fn hooks(ip: Ip) -> Vec<ChainRules> {
     vec![
         ChainRules::new("pre", pre),
         ChainRules::new("nat_pre", branches("nat", &code)),
-        ChainRules::new("out", branches("out", &code)),
+        // Only what a process sends: duplicates on their way to a server have no socket.
+        ChainRules::new("out", branches("out", &|| code().sent_by_process())),
         ChainRules::new("nat_out", branches("nat", &code)),
         ChainRules::new("sent", vec![sent]),
         ChainRules::new("nat_post", vec![snat]),
@@ -72,7 +73,7 @@ pub(super) fn hooks(ip: Ip) -> Vec<ChainRules> {
 }
 
 fn errors_branch(ip: Ip) -> Code {
-    Code::new(ip).is_protocol(ip.icmp()).jump("errors")
+    Code::new(ip).of_protocol(ip.icmp()).jump("errors")
 }
 
 /// The chains that depend on nothing but the family.
@@ -83,7 +84,7 @@ pub(super) fn common(ip: Ip) -> Vec<ChainRules> {
 /// ICMP errors go where the flow goes that they speak of.
 fn errors(ip: Ip) -> ChainRules {
     let rule = |number: u8, kind: Kind, map: &str| {
-        let code = Code::new(ip).is_icmp_type(number).is_plain_inner();
+        let code = Code::new(ip).of_icmp_type(number).plain_inner();
         let code = match kind {
             Kind::Ports => code.inner_is_ported(),
             Kind::Echo | Kind::Other => code
@@ -336,7 +337,7 @@ impl ServiceRules<'_> {
     // === DSR ===
 
     fn service(&self) -> ChainRules {
-        let branch = |kind: Kind| self.code().is_kind(kind).goto(&self.kind_chain(kind));
+        let branch = |kind: Kind| self.code().of_kind(kind).goto(&self.kind_chain(kind));
         let name = service_chain(self.number());
         ChainRules::new(name, Kind::ALL.into_iter().map(branch).collect())
     }
@@ -386,9 +387,9 @@ impl ServiceRules<'_> {
                 code().tcp_flags(SYN | ACK, CmpOp::Eq, SYN),
                 idle.tcp_opening,
             ),
-            keep(code().is_protocol(TCP), idle.tcp),
-            keep(code().is_protocol(UDP), idle.udp),
-            keep(code().is_protocol(SCTP), idle.sctp),
+            keep(code().of_protocol(TCP), idle.tcp),
+            keep(code().of_protocol(UDP), idle.udp),
+            keep(code().of_protocol(SCTP), idle.sctp),
             from(code().tcp_flags(SYN | ACK, CmpOp::Neq, SYN), name::CLOSING)
                 .remember(name::CLOSING, idle.tcp_closing)
                 .goto("send"),
@@ -399,6 +400,9 @@ impl ServiceRules<'_> {
     fn store(&self, kind: Kind) -> Vec<Code> {
         let idle = &self.put.idle;
         let mut rules = Vec::new();
+        if self.ring == 0 {
+            return rules;
+        }
         if let Some(affinity) = self.put.affinity {
             let map = affinity_map(self.number());
             let code = self.code().client().mark();
@@ -421,9 +425,9 @@ impl ServiceRules<'_> {
                     code().tcp_flags(SYN | ACK, CmpOp::Eq, SYN),
                     idle.tcp_opening,
                 ),
-                store(code().is_protocol(TCP), idle.tcp),
-                store(code().is_protocol(UDP), idle.udp),
-                store(code().is_protocol(SCTP), idle.sctp),
+                store(code().of_protocol(TCP), idle.tcp),
+                store(code().of_protocol(UDP), idle.udp),
+                store(code().of_protocol(SCTP), idle.sctp),
             ],
         });
         // No room: by hash, which needs no memory.
@@ -447,7 +451,7 @@ impl ServiceRules<'_> {
         }
         if self.hashes() {
             rules.extend(Kind::ALL.into_iter().map(|kind| {
-                let code = self.code().is_kind(kind);
+                let code = self.code().of_kind(kind);
                 chosen(self.by_hash(code, kind))
             }));
         } else {
@@ -471,7 +475,7 @@ impl ServiceRules<'_> {
         for protocol in [TCP, UDP] {
             rules.push(
                 self.code()
-                    .is_protocol(protocol)
+                    .of_protocol(protocol)
                     .connection_mark()
                     .lookup(name::TARGET_PORT, place.number(), place.address())
                     .translate(Translation::Destination, true),
@@ -596,7 +600,7 @@ impl ServiceRules<'_> {
 
     /// What must not be answered.
     fn refused(&self, protocol: u8) -> Code {
-        let code = self.code().is_protocol(protocol);
+        let code = self.code().of_protocol(protocol);
         code.count(Reason::Dropped.number()).drop()
     }
 }
