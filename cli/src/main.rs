@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod hello;
 mod http;
+mod lb;
 mod preflight;
 mod programs;
 mod sandbox;
@@ -41,6 +42,8 @@ enum Command {
     /// Lease prefixes to endpoints.
     #[command(after_help = programs::ipam::help())]
     Ipam(programs::ipam::Args),
+    /// Balance VIPs over servers, and make servers.
+    Lb(lb::Args),
     /// Request network services for this network namespace and keep them.
     #[command(after_help = programs::nsc::help())]
     Nsc,
@@ -73,6 +76,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(_) | Command::Demo(_) => unreachable!("they make their own runtimes"),
         Command::Hello(args) => hello::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Ipam(args) => programs::ipam::run(args).await,
+        Command::Lb(args) => lb::run(args).await,
         Command::Nsc => programs::nsc::run().await,
         Command::Nse(args) => programs::nse::run(args).await,
         Command::Preflight(args) => preflight::run(args).await,

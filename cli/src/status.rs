@@ -47,7 +47,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask_all() -> Result<Vec<(String, Value)>> {
+pub(crate) async fn ask_all() -> Result<Vec<(String, Value)>> {
     let mut found = Vec::new();
     let places = places();
     for socket in sockets(&places) {
@@ -85,7 +85,7 @@ fn sockets(places: &[PathBuf]) -> Vec<PathBuf> {
     sockets
 }
 
-async fn ask(url: &str) -> Result<Value> {
+pub(crate) async fn ask(url: &str) -> Result<Value> {
     let (code, body) = if let Some(path) = url.strip_prefix("unix://") {
         crate::http::get_unix(path.as_ref(), "/status").await?
     } else {
