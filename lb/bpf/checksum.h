@@ -68,7 +68,7 @@ inlined int adjust_transport(context *ctx, const struct packet *p, u32 addresses
 	checksum = header(ctx, p->l4 + place, 2);
 	if (!checksum)
 		return 1;
-	if (p->kind == UDP && !*checksum && !v6)
+	if (p->kind == UDP && !*checksum)
 		return 0;
 #ifdef HOOK_TC
 	{

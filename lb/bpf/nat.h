@@ -163,7 +163,7 @@ inlined int plan_translation(struct packet *p, const struct service *service,
 	copy(p->to_destination, server->address, v6 ? 16 : 4);
 	p->to_ports = p->ports;
 	if (server->port && (p->kind == TCP || p->kind == UDP) && p->fragment != LATER_FRAGMENT)
-		p->to_ports = (p->ports & 0xffff) | (u32)server->port << 16;
+		p->to_ports = (p->ports & 0xffff) | (u32)swap16(server->port) << 16;
 	*snat = needs_snat(service, p->source, v6);
 	return !*snat || snat_address(service, settings, p->source, p->to_source, v6);
 }

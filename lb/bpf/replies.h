@@ -4,7 +4,7 @@
 #pragma once
 #include "checksum.h"
 
-inlined int swap_ethernet(context *ctx)
+inlined int swap_ethernet(context *ctx, const int v6)
 {
 	struct eth *eth = header(ctx, 0, sizeof(*eth));
 	u8 from[6];
@@ -14,6 +14,7 @@ inlined int swap_ethernet(context *ctx)
 	copy(from, eth->from, 6);
 	copy(eth->from, eth->to, 6);
 	copy(eth->to, from, 6);
+	eth->type = v6 ? ETH_IPV6 : ETH_IPV4;
 	return 1;
 }
 
@@ -89,7 +90,7 @@ inlined int reset(context *ctx, struct packet *p, const int v6)
 	if (set_length(ctx, ETH_LEN + ip_length + sizeof(*tcp)))
 		return DROP;
 	void *ip = header(ctx, ETH_LEN, ip_length + sizeof(*tcp));
-	if (!ip || !swap_ethernet(ctx))
+	if (!ip || !swap_ethernet(ctx, v6))
 		return DROP;
 	write_reply_ip(ip, p, sizeof(*tcp), IPPROTO_TCP, v6);
 	tcp = ip + ip_length;
@@ -121,7 +122,7 @@ inlined int icmp_error(context *ctx, struct packet *p, u8 type, u8 code, u32 mtu
 	if (grow(ctx, ip_length + sizeof(*icmp), 0))
 		return DROP;
 	ip = header(ctx, ETH_LEN, ip_length + sizeof(*icmp) + keep);
-	if (!ip || !swap_ethernet(ctx))
+	if (!ip || !swap_ethernet(ctx, v6))
 		return DROP;
 	write_reply_ip(ip, p, sizeof(*icmp) + keep, v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP, v6);
 	icmp = ip + ip_length;
@@ -179,7 +180,7 @@ inlined int answer_echo(context *ctx, struct packet *p, const int v6)
 	struct icmp *icmp = header(ctx, p->l4, sizeof(*icmp));
 	u32 difference;
 
-	if (!icmp || !swap_ethernet(ctx))
+	if (!icmp || !swap_ethernet(ctx, v6))
 		return DROP;
 	difference = word_difference(icmp->type, v6 ? 129 : 0);
 	icmp->checksum = adjust(icmp->checksum, difference);
