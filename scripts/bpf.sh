@@ -37,6 +37,9 @@ build() {
 
 build balance.c balance.xdp.o
 build balance.c balance.tc.o -DHOOK_TC
+build probe.c probe.o
+build decap.c decap.o
+build rig.c rig.o
 
 differ=0
 for object in "$scratch"/*.o; do

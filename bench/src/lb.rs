@@ -7,8 +7,10 @@
 //! Read [`Options`] and [`Results`] first. Times depend on the machine: what is compared is what stands in one table.
 
 mod distribution;
+mod live;
 mod netns;
 mod nft;
+mod ours;
 mod packets;
 mod path;
 mod report;
@@ -16,12 +18,16 @@ mod rig;
 mod world;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use world::World;
+
 pub use distribution::Distribution;
+pub use live::Live;
 pub use packets::{Other, PacketCost};
 pub use path::PathSpeed;
 pub use report::{Machine, Results};
@@ -52,6 +58,8 @@ pub type Tell = dyn FnMut(&str) + Send;
 pub enum Part {
     /// How evenly each policy spreads connections.
     Distribution,
+    /// What becomes of flows while servers come and go.
+    Live,
     /// What a packet costs, in nanoseconds.
     Packets,
     /// Packets per second from a veth to a veth.
@@ -70,24 +78,24 @@ pub fn run(options: &Options, tell: &mut Tell) -> Result<Results> {
     );
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
     let mut results = Results::new(options);
-    if wanted(Part::Distribution) {
-        results.distribution = spread(options, tell)?;
+    if wanted(Part::Distribution) || wanted(Part::Live) || wanted(Part::Path) {
+        tell("making a client, a balancer and servers (network namespaces)");
+        let world =
+            World::make(&options.carrick, options.servers).context("cannot make the namespaces")?;
+        if wanted(Part::Distribution) {
+            results.distribution = distribution::measure(options, &world, tell)?;
+        }
+        if wanted(Part::Live) {
+            results.live = live::measure(options, &world, tell)?;
+        }
+        if wanted(Part::Path) {
+            results.path = path::measure(options, &world, tell)?;
+        }
     }
     if wanted(Part::Packets) {
         results.packets = packets::measure(options, tell)?;
     }
-    if wanted(Part::Path) {
-        tell("making another client, balancer and servers");
-        let world = world::World::make(options.servers).context("cannot make the namespaces")?;
-        results.path = path::measure(options, &world, tell)?;
-    }
     Ok(results)
-}
-
-fn spread(options: &Options, tell: &mut Tell) -> Result<Vec<Distribution>> {
-    tell("making a client, a balancer and servers (network namespaces)");
-    let world = world::World::make(options.servers).context("cannot make the namespaces")?;
-    distribution::measure(options, &world, tell)
 }
 
 /// Keeps this thread on one processor, so that its caches and tables are one program's.
@@ -95,4 +103,10 @@ fn stay_on_one_processor() -> Result<()> {
     let mut one = CpuSet::new();
     one.set(0)?;
     sched_setaffinity(Pid::from_raw(0), &one).context("cannot stay on one processor")
+}
+
+/// Waits on a thread that nothing else waits for.
+#[expect(clippy::disallowed_methods, reason = "no runtime's thread")]
+fn rest(time: Duration) {
+    std::thread::sleep(time);
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use carrick_bench::lb::{self, Options, Other, Part, Results};
 use clap::Subcommand;
+use nix::mount::{MsFlags, mount};
 
 use crate::sandbox;
 
@@ -59,6 +60,8 @@ struct Lb {
 enum Which {
     /// How evenly each policy spreads connections.
     Distribution,
+    /// What becomes of flows while servers come and go.
+    Live,
     /// What a packet costs.
     Packets,
     /// Packets per second from a veth to a veth.
@@ -86,6 +89,7 @@ fn measure(args: &Lb) -> Result<ExitCode> {
         return Ok(sandbox::run_inside()?);
     }
     sandbox::settle().context("cannot make a place for the benchmark")?;
+    own_pins().context("cannot mount a BPF file system of its own")?;
     let results = lb::run(&options(args), &mut |step| eprintln!("• {step}"))?;
     if let Some(page) = &args.markdown {
         write_section(page, &results)?;
@@ -98,9 +102,19 @@ fn measure(args: &Lb) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is pinned goes with this mount.
+fn own_pins() -> nix::Result<()> {
+    let (none, pins) = (None::<&str>, "/sys/fs/bpf");
+    if !Path::new(pins).exists() {
+        return Ok(());
+    }
+    mount(Some("bpf"), pins, Some("bpf"), MsFlags::empty(), none)
+}
+
 fn options(args: &Lb) -> Options {
     let part = |which: &Which| match which {
         Which::Distribution => Part::Distribution,
+        Which::Live => Part::Live,
         Which::Packets => Part::Packets,
         Which::Path => Part::Path,
     };

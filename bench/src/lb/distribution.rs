@@ -9,8 +9,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::netns::within;
 use super::nft::{Choice, Rules};
-use super::world::{CLIENT, World, sources, target};
+use super::ours::{Config, Ours, Plane};
+use super::world::{BALANCER, CLIENT, World, sources, target};
 use super::{Options, Tell};
+
+/// Names, and as the balancer's file has them.
+const POLICIES: [(&str, &str); 6] = [
+    ("weighted round robin", "weighted-round-robin"),
+    ("least connections", "least-connections"),
+    ("Maglev", "maglev"),
+    ("source hash", "source-hash"),
+    ("spill above 5", "{ name: spill, above: 5 }"),
+    ("bounded load 125 %", "{ name: bounded-load, percent: 125 }"),
+];
+
+/// Policies that look at the flows of servers.
+const COUNTING: [&str; 3] = ["least connections", "spill above 5", "bounded load 125 %"];
 
 /// How one balancer spread the connections.
 #[derive(Clone, Debug, Serialize)]
@@ -51,6 +65,25 @@ pub(super) fn measure(
         ));
         drop(rules);
     }
+    for plane in [Plane::Xdp, Plane::Tc, Plane::Nftables] {
+        // nftables cannot compare the loads of servers.
+        let able = |name: &str| plane != Plane::Nftables || !COUNTING.contains(&name);
+        for (name, policy) in POLICIES.into_iter().filter(|(name, _)| able(name)) {
+            tell(&format!("distribution: {}, {name}", plane.name()));
+            let config = config(plane, policy, world);
+            let ours = match Ours::start(&options.carrick, BALANCER, &config) {
+                Ok(ours) => ours,
+                // A machine that cannot do it.
+                Err(error) => {
+                    tell(&format!("  left out: {error:#}"));
+                    break;
+                }
+            };
+            let report = connect(options)?;
+            drop(ours);
+            rows.push(Distribution::of(name, plane.name(), &report, options));
+        }
+    }
     Ok(rows)
 }
 
@@ -66,6 +99,17 @@ impl Distribution {
             verdict: spread.verdict(),
             rate: crate::float(options.connections) / seconds,
         }
+    }
+}
+
+/// NAT to all servers, as they need nothing but their own address for that.
+fn config(plane: Plane, policy: &'static str, world: &World) -> Config {
+    Config {
+        plane,
+        policy,
+        mode: "nat",
+        more: String::new(),
+        servers: world.servers().map(|address| (address, 1)).collect(),
     }
 }
 

@@ -216,7 +216,7 @@ impl<'a> Bench<'a> {
             self.rig.run(packet, at_a_time.min(packet.flows))?;
             seen += at_a_time;
             if packet.flows > at_a_time {
-                rest(pause);
+                super::rest(pause);
             }
         }
         Ok(())
@@ -235,7 +235,7 @@ impl<'a> Bench<'a> {
             &packet,
             case,
             || {
-                rest(pause);
+                super::rest(pause);
                 Ok(())
             },
         )?;
@@ -269,9 +269,4 @@ fn packet(what: What, to: IpAddr, flows: u32) -> Packet {
         verdict: 1,
         offset: 0,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this thread is nobody else's")]
-fn rest(time: Duration) {
-    std::thread::sleep(time);
 }

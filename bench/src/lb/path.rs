@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::netns::within;
 use super::nft::{Choice, Rules};
+use super::ours::{Config, Ours, Plane};
 use super::rig::{Packet, Rig, What};
 use super::world::{BALANCER, CLIENT, PORT, SERVERS, VIP, World};
 use super::{Options, Tell};
@@ -33,11 +34,23 @@ pub struct PathSpeed {
     pub median: f64,
 }
 
+/// What of this project is on the path, and how packets get to servers.
+const OURS: [(Plane, &str); 6] = [
+    (Plane::Xdp, "nat"),
+    (Plane::Xdp, "ipip"),
+    (Plane::Xdp, "l2"),
+    (Plane::Tc, "nat"),
+    (Plane::Tc, "ipip"),
+    (Plane::Nftables, "nat"),
+];
+
 /// Where packets end that were balanced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// At the balancer, as a floor.
     Balancer,
+    /// At the servers, by way of the balancer's own packet program.
+    Own,
     /// At the servers.
     Servers,
 }
@@ -67,6 +80,31 @@ fn all(options: &Options, world: &World, tell: &mut Tell) -> Result<Vec<PathSpee
     let rules = Rules::install(Choice::Random, world.servers())?;
     rows.extend(Path::open(options, End::Servers, VIP)?.speeds("nftables DNAT, random")?);
     drop(rules);
+    for (plane, mode) in OURS {
+        let path = format!("{}, {mode}", plane.name());
+        tell(&format!("path: {path}"));
+        let config = Config {
+            plane,
+            policy: "weighted-round-robin",
+            mode,
+            more: String::new(),
+            servers: world.servers().map(|address| (address, 1)).collect(),
+        };
+        let ours = match Ours::start(&options.carrick, BALANCER, &config) {
+            Ok(ours) => ours,
+            Err(error) => {
+                tell(&format!("  left out: {error:#}"));
+                continue;
+            }
+        };
+        let end = if plane == Plane::Xdp {
+            End::Own
+        } else {
+            End::Servers
+        };
+        rows.extend(Path::open(options, end, VIP)?.speeds(&path)?);
+        drop(ours);
+    }
     Ok(rows)
 }
 
@@ -75,9 +113,12 @@ impl<'a> Path<'a> {
     /// interface take frames from a program.
     fn open(options: &'a Options, end: End, to: std::net::Ipv4Addr) -> Result<Self> {
         let mut rig = Rig::load()?;
-        let at_balancer = if end == End::Balancer { "sink" } else { "pass" };
-        within(BALANCER, || rig.attach(at_balancer, "b0"))?;
-        if end == End::Servers {
+        match end {
+            End::Balancer => within(BALANCER, || rig.attach("sink", "b0"))?,
+            End::Own => {}
+            End::Servers => within(BALANCER, || rig.attach("pass", "b0"))?,
+        }
+        if end != End::Balancer {
             within(SERVERS, || rig.attach("sink", "s0"))?;
         }
         Ok(Self { options, rig, to })

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::{Distribution, Options, PacketCost, PathSpeed};
+use super::{Distribution, Live, Options, PacketCost, PathSpeed};
 
 /// Everything that was measured in one run.
 #[derive(Clone, Debug, Serialize)]
@@ -19,6 +19,9 @@ pub struct Results {
     /// How evenly connections are spread.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub distribution: Vec<Distribution>,
+    /// What became of flows while servers came and went.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub live: Vec<Live>,
     /// What a packet costs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub packets: Vec<PacketCost>,
@@ -66,6 +69,7 @@ impl Results {
             connections: options.connections,
             servers: options.servers,
             distribution: Vec::new(),
+            live: Vec::new(),
             packets: Vec::new(),
             path: Vec::new(),
         }
@@ -79,6 +83,10 @@ impl Results {
                 self.connections, self.servers
             );
             sections.push((title, self.distributions()));
+        }
+        if !self.live.is_empty() {
+            let title = "Live flows while servers are removed, added, drained and weighted";
+            sections.push((title.to_owned(), self.lives()));
         }
         if !self.packets.is_empty() {
             let title = "Nanoseconds per packet in the test-run rig, its own share included";
@@ -113,6 +121,34 @@ impl Results {
                 "worst loss, %",
             ],
             rows: self.path.iter().map(row).collect(),
+        }
+    }
+
+    fn lives(&self) -> Table {
+        let row = |row: &Live| {
+            vec![
+                row.balancer.clone(),
+                row.flows.to_string(),
+                row.changes.to_string(),
+                row.removed.to_string(),
+                row.broken.to_string(),
+                row.failed.to_string(),
+                row.resumed.to_string(),
+                row.longest_stall_ms.to_string(),
+            ]
+        };
+        Table {
+            head: vec![
+                "balancer",
+                "flows",
+                "changes",
+                "of removed servers",
+                "broken of all others",
+                "never opened",
+                "resumed",
+                "longest stall, ms",
+            ],
+            rows: self.live.iter().map(row).collect(),
         }
     }
 

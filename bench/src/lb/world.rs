@@ -6,13 +6,13 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::thread::JoinHandle;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use carrick_traffic::{Name, Server, Transport};
+use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
-use tokio_util::sync::CancellationToken;
 
 use super::netns::{ip, sysctl, within};
 
@@ -50,17 +50,19 @@ fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Longest wait for the servers to listen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const FIRST_SERVER: u32 = Ipv4Addr::new(10, 1, 0, 1).to_bits();
 
 /// The machines, and the servers' program. Dropped, both end.
 pub(super) struct World {
     servers: u32,
-    stop: CancellationToken,
-    serving: Option<JoinHandle<Result<()>>>,
+    serving: Child,
 }
 
 impl World {
-    pub(super) fn make(servers: u32) -> Result<Self> {
+    pub(super) fn make(carrick: &Path, servers: u32) -> Result<Self> {
         ip(&format!(
             "netns add {CLIENT}\nnetns add {BALANCER}\nnetns add {SERVERS}\n"
         ))?;
@@ -101,22 +103,39 @@ impl World {
             ip(&batch)?;
             loose()
         })?;
-        let stop = CancellationToken::new();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let token = stop.clone();
-        let serving = std::thread::spawn(move || within(SERVERS, || serve(token, &ready)));
-        // Nothing comes if it ended; why, the thread tells.
-        if is_ready.recv().is_err() {
-            serving
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            anyhow::bail!("the servers ended early");
+        let mut command = Command::new(carrick);
+        command
+            .args([
+                "traffic",
+                "server",
+                "--quiet",
+                "--name-by-address",
+                "--transport",
+                "tcp",
+            ])
+            .args(["--listen", &format!("0.0.0.0:{PORT}")])
+            .stdin(Stdio::null());
+        // A process of its own, since each may have only so many sockets.
+        let serving = within(SERVERS, || {
+            command.spawn().context("cannot start the servers")
+        })?;
+        let mut world = Self { servers, serving };
+        world.wait()?;
+        Ok(world)
+    }
+
+    /// Waits until the servers listen.
+    fn wait(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        let first = (Ipv4Addr::from_bits(FIRST_SERVER), PORT);
+        while within(SERVERS, || Ok(TcpStream::connect(first).is_err()))? {
+            if let Some(status) = self.serving.try_wait()? {
+                bail!("the servers ended ({status})");
+            }
+            ensure!(begin.elapsed() < PATIENCE, "the servers do not listen");
+            super::rest(Duration::from_millis(10));
         }
-        Ok(Self {
-            servers,
-            stop,
-            serving: Some(serving),
-        })
+        Ok(())
     }
 
     /// The servers' addresses.
@@ -127,10 +146,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.stop.cancel();
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
-        }
+        let _ = self.serving.kill();
+        let _ = self.serving.wait();
         let _ = ip(&format!(
             "netns delete {CLIENT}\nnetns delete {BALANCER}\nnetns delete {SERVERS}\n"
         ));
@@ -161,17 +178,4 @@ fn loose() -> Result<()> {
         sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "0")?;
     }
     Ok(())
-}
-
-fn serve(stop: CancellationToken, ready: &std::sync::mpsc::Sender<()>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        let _ = carrick_traffic::allow_open_files(1 << 17);
-        let server = Server::bind(Name::LocalAddress, &[address], &[Transport::Tcp])?;
-        ready.send(()).context("nobody waits for the servers")?;
-        Ok(server.serve(stop).await?)
-    })
 }
