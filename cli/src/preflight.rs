@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use carrick_agent::Capability;
+use carrick_lb::preflight::{Ability, Way};
 use serde_json::json;
 
 /// What `carrick preflight` is told.
@@ -16,7 +17,7 @@ pub(crate) struct Args {
 
 /// Says what is there; the exit code is 0 if nothing is missing.
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
-    let tried = tokio::task::spawn_blocking(carrick_agent::preflight).await;
+    let tried = tokio::task::spawn_blocking(rows).await;
     let tried = tried.context("an attempt panicked")?;
     print!(
         "{}",
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             as_text(&tried)
         }
     );
-    let all = tried.iter().all(Capability::is_there);
+    let all = tried.iter().all(|row| row.missing.is_none());
     Ok(if all {
         ExitCode::SUCCESS
     } else {
@@ -34,37 +35,83 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-fn as_text(tried: &[Capability]) -> String {
-    let width = tried
-        .iter()
-        .map(|capability| capability.name.len())
-        .max()
-        .unwrap_or(0);
-    let line = |capability: &Capability| {
-        let Capability {
+/// Something that may be there.
+struct Row {
+    name: String,
+    purpose: &'static str,
+    missing: Option<String>,
+    /// Ways of which one is enough, each with what is in it.
+    ways: Vec<Way>,
+}
+
+/// What endpoints and agents need, and what balancers can do, mode by mode.
+fn rows() -> Vec<Row> {
+    let nodes = carrick_agent::preflight().into_iter().map(node);
+    let balancers = carrick_lb::preflight::preflight().into_iter().map(balancer);
+    nodes.chain(balancers).collect()
+}
+
+fn node(capability: Capability) -> Row {
+    Row {
+        name: capability.name.to_owned(),
+        purpose: capability.purpose,
+        missing: capability.missing.map(|why| why.to_string()),
+        ways: Vec::new(),
+    }
+}
+
+fn balancer(ability: Ability) -> Row {
+    let none = (!ability.is_there()).then(|| "no data plane can do it".to_owned());
+    Row {
+        name: format!("balancing, mode {}", ability.mode),
+        purpose: ability.purpose,
+        missing: none,
+        ways: ability.ways,
+    }
+}
+
+fn as_text(tried: &[Row]) -> String {
+    let names = tried.iter().map(|row| row.name.len());
+    let width = names.max().unwrap_or(0);
+    let line = |text: String, row: &Row| {
+        let Row {
             name,
             purpose,
             missing,
-        } = capability;
-        match missing {
+            ways,
+        } = row;
+        let first = match missing {
             None => format!("ok       {name:<width$}  {purpose}\n"),
             Some(why) => format!("missing  {name:<width$}  {purpose}: {why}\n"),
-        }
+        };
+        let ways = ways.iter().map(|way| {
+            let missing = way.missing.as_deref();
+            let (yes, why) =
+                missing.map_or(("by", String::new()), |why| ("not by", format!(": {why}")));
+            format!("           {yes} {}{why}\n", way.plane)
+        });
+        ways.fold(text + &first, |text, way| text + &way)
     };
-    tried
-        .iter()
-        .map(line)
-        .fold(String::new(), |text, line| text + &line)
+    tried.iter().fold(String::new(), line)
 }
 
-fn as_json(tried: &[Capability]) -> Result<String> {
-    let rows = tried.iter().map(|capability| {
+fn as_json(tried: &[Row]) -> Result<String> {
+    let rows = tried.iter().map(|row| {
         json!({
-            "name": capability.name,
-            "purpose": capability.purpose,
-            "ok": capability.is_there(),
-            "missing": capability.missing.as_ref().map(ToString::to_string),
+            "name": row.name,
+            "purpose": row.purpose,
+            "ok": row.missing.is_none(),
+            "missing": row.missing,
+            "ways": row.ways.iter().map(way).collect::<Vec<_>>(),
         })
     });
     Ok(serde_json::to_string_pretty(&rows.collect::<Vec<_>>())? + "\n")
+}
+
+fn way(way: &Way) -> serde_json::Value {
+    json!({
+        "plane": way.plane,
+        "ok": way.missing.is_none(),
+        "missing": way.missing,
+    })
 }

@@ -9,6 +9,7 @@ pub mod model;
 pub mod nft;
 pub mod packet;
 pub mod policy;
+pub mod preflight;
 pub mod rig;
 pub mod service;
 pub mod tables;

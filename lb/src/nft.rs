@@ -30,6 +30,7 @@ mod contents;
 mod flows;
 mod layout;
 mod limits;
+mod preflight;
 mod reasons;
 mod rules;
 mod session;
@@ -55,6 +56,7 @@ use crate::dataplane::{
 use crate::service::Service;
 
 pub use limits::{Refusal, unsupported};
+pub use preflight::preflight;
 
 /// The name of the tables.
 pub const TABLE: &str = "carrick-lb";
@@ -122,32 +124,58 @@ impl Nft {
 
     fn commit(&self, after: &State, chains: &Chains) -> Result<usize, Error> {
         self.session.ask("change the tables", async |connection| {
-            let mut transaction = connection.transaction();
             let there = if self.complete {
                 Ip::BOTH.to_vec()
             } else {
                 tables(connection).await?
             };
-            let mut writes = 0;
-            for ip in Ip::BOTH {
-                let known = there.contains(&ip);
-                if !known {
-                    transaction = transaction.add_table(TABLE, ip.family());
-                }
-                let none = Contents::default();
-                let before = if known {
-                    &self.state.tables[&ip]
-                } else {
-                    &none
-                };
-                let more;
-                (transaction, more) =
-                    self.change(transaction, ip, before, &after.tables[&ip], chains)?;
-                writes += more;
-            }
+            let begin = connection.transaction();
+            let (transaction, writes) = self.build(begin, &there, after, chains)?;
             transaction.commit(connection).await?;
             Ok(writes)
         })
+    }
+
+    /// Sends a plan and its undoing in one transaction: the kernel checks all
+    /// of it, and no packet ever sees it.
+    fn rehearse(&self, plan: &Plan) -> Result<(), Error> {
+        let mut after = self.state.clone();
+        let chains = after.apply(plan)?;
+        self.session.ask("rehearse the tables", async |connection| {
+            let begin = connection.transaction();
+            let (mut transaction, _) = self.build(begin, &[], &after, &chains)?;
+            for ip in Ip::BOTH {
+                transaction = transaction.del_table(TABLE, ip.family());
+            }
+            transaction.commit(connection).await
+        })
+    }
+
+    /// All changes of both families; `there` are those whose table exists.
+    fn build(
+        &self,
+        mut transaction: Transaction,
+        there: &[Ip],
+        after: &State,
+        chains: &Chains,
+    ) -> nlink::Result<(Transaction, usize)> {
+        let (mut writes, none) = (0, Contents::default());
+        for ip in Ip::BOTH {
+            let known = there.contains(&ip);
+            if !known {
+                transaction = transaction.add_table(TABLE, ip.family());
+            }
+            let before = if known {
+                &self.state.tables[&ip]
+            } else {
+                &none
+            };
+            let more;
+            (transaction, more) =
+                self.change(transaction, ip, before, &after.tables[&ip], chains)?;
+            writes += more;
+        }
+        Ok((transaction, writes))
     }
 
     fn change(

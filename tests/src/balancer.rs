@@ -32,6 +32,14 @@ pub enum Plane {
 }
 
 impl Plane {
+    /// Its name in configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+        }
+    }
+
     /// Opens it in `namespace`.
     ///
     /// # Errors

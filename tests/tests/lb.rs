@@ -35,6 +35,10 @@ mod near;
 mod modes;
 #[path = "lb/packets.rs"]
 mod packets;
+#[path = "lb/preflight.rs"]
+mod preflight;
+#[path = "lb/program.rs"]
+mod program;
 #[path = "lb/rig.rs"]
 mod rig;
 #[path = "lb/vips.rs"]

@@ -1,35 +1,17 @@
 //! Changes under traffic.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
 
 use carrick_lb::control::Change;
 use carrick_lb::dataplane::Dataplane as _;
 use carrick_lb::packet::{Packet, TcpFlags};
 use carrick_lb::service::{Mode, Policy};
 use carrick_tests::balancer::{
-    Balancer, Family, Held, Plane, Raw, Site, ask, maglev, server_id, service_name,
+    Balancer, Family, Plane, Raw, Site, ask, maglev, server_id, service_name,
 };
 
-use crate::rig::{nat, number, place, start, wait_for, web};
-
-fn hold(site: &Site, count: usize) -> Vec<Held> {
-    let open = |_| Held::open(&site.client, None, place(Family::V4)).unwrap();
-    (0..count).map(open).collect()
-}
-
-/// Asks again on every connection; gives the number of those that are broken
-/// or at another server.
-fn broken(held: &mut [Held]) -> usize {
-    let broken = |connection: &mut Held| {
-        let first = connection.first.clone();
-        connection.again().ok() != Some(first)
-    };
-    held.iter_mut()
-        .filter_map(|c| broken(c).then_some(()))
-        .count()
-}
+use crate::rig::{ask_on, asker, broken, hold, nat, number, place, start, wait_for, web};
 
 fn servers_come_and_go(plane: Plane, mode: Mode, policy: Policy) {
     let site = Site::new(4);
@@ -72,19 +54,6 @@ on! { Nftables:
     }
 }
 
-/// Sends datagrams one after the other, each after the answer to the last, until
-/// told to stop; gives how many were not answered.
-fn ask_on(socket: &UdpSocket, asked: &AtomicU32, stop: &AtomicBool) -> u32 {
-    let mut lost = 0;
-    let mut answer = [0; 200];
-    while !stop.load(Ordering::Relaxed) {
-        socket.send(b"are you there?").unwrap();
-        lost += u32::from(socket.recv(&mut answer).is_err());
-        asked.fetch_add(1, Ordering::Relaxed);
-    }
-    lost
-}
-
 on! { Nftables:
     fn not_a_packet_is_lost_while_tables_change(plane) {
         for mode in [nat(), Mode::L2] {
@@ -92,9 +61,7 @@ on! { Nftables:
             let _servers = start(&site, Family::V4);
             let service = web(&site, Family::V4, mode);
             let mut balancer = Balancer::with(plane, &site.balancer, [service]);
-            let socket = site.client.within(|| UdpSocket::bind("203.0.113.2:0").unwrap());
-            socket.connect(place(Family::V4)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let socket = asker(&site);
             let (asked, stop) = (AtomicU32::new(0), AtomicBool::new(false));
             std::thread::scope(|scope| {
                 let asking = scope.spawn(|| ask_on(&socket, &asked, &stop));

@@ -9,7 +9,7 @@ use carrick_lb::control::Change;
 use carrick_lb::service::{Mode, Policy, Server as OneServer, ServerId, Service, TableSize};
 use carrick_tests::Namespace;
 use carrick_tests::balancer::{
-    Balancer, Family, Held, Server, Site, ask, ask_from, ask_udp_from, server_id, service,
+    Balancer, Family, Held, Server, Site, ask, ask_from, ask_udp_from, maglev, server_id, service,
     service_name, vip,
 };
 
@@ -119,8 +119,7 @@ fn mapping(site: &Site, ports: std::ops::Range<u16>) -> BTreeMap<u16, String> {
 
 on! { Nftables:
     fn balancers_with_the_same_servers_choose_the_same_by_hash(plane) {
-        let size = TableSize::at_least(1_009);
-        let service = by_hash(Policy::Maglev { size });
+        let service = by_hash(maglev());
         let mappings: Vec<_> = (0..3)
             .map(|_| {
                 let site = Site::new(3);
@@ -145,8 +144,10 @@ on! { Nftables:
         for mode in [nat(), Mode::L2] {
             let site = Site::new(3);
             let _servers = start(&site, Family::V4);
-            let size = TableSize::at_least(1_009);
-            let service = by_hash(Policy::SourceHash { size })(&site, mode);
+            let policy = Policy::SourceHash {
+                size: TableSize::at_least(1_009),
+            };
+            let service = by_hash(policy)(&site, mode);
             let balancer = Balancer::with(plane, &site.balancer, [service]);
             let mut used = std::collections::BTreeSet::new();
             for client in 0..20 {
@@ -186,7 +187,7 @@ impl Hundred {
         }
     }
 
-    fn service(&self) -> Service {
+    fn service() -> Service {
         let servers = (0..SERVERS).map(|n| {
             let id = ServerId::new(format!("s{n}")).unwrap();
             OneServer::new(id, address(n).into())
@@ -239,7 +240,7 @@ fn index(server: SocketAddr) -> usize {
 on! { Nftables:
     fn a_hundred_servers_take_exactly_a_hundred_of_ten_thousand_connections(plane) {
         let hundred = Hundred::new();
-        let balancer = Balancer::with(plane, &hundred.site.balancer, [hundred.service()]);
+        let balancer = Balancer::with(plane, &hundred.site.balancer, [Hundred::service()]);
         assert_eq!(hundred.connect(10_000), [100; SERVERS]);
         balancer.remove();
     }
@@ -250,7 +251,7 @@ on! { Nftables:
         // What routers give to each is no round number.
         let totals = [4_937, 5_063].map(|count| {
             let hundred = Hundred::new();
-            let balancer = Balancer::with(plane, &hundred.site.balancer, [hundred.service()]);
+            let balancer = Balancer::with(plane, &hundred.site.balancer, [Hundred::service()]);
             let shares = hundred.connect(count);
             balancer.remove();
             shares
@@ -265,7 +266,7 @@ on! { Nftables:
 on! { Nftables:
     fn hashing_spreads_as_dice_fall_and_no_worse(plane) {
         let hundred = Hundred::new();
-        let mut service = hundred.service();
+        let mut service = Hundred::service();
         service.policy = Policy::Maglev { size: TableSize::default() };
         let balancer = Balancer::with(plane, &hundred.site.balancer, [service]);
         let shares = hundred.connect(2_000);

@@ -45,7 +45,7 @@ fn each_server_gets_its_share(plane: Plane, family: Family, mode: Mode) {
 fn counters_tell(balancer: &Balancer<'_>) {
     wait_for("everything is counted", || {
         let statistics = balancer.statistics();
-        let [vip] = Vec::from_iter(statistics.vips.values())[..] else {
+        let [vip] = statistics.vips.values().collect::<Vec<_>>()[..] else {
             panic!("one VIP is counted: {statistics:?}");
         };
         let sum = |each: fn(&ServerCounters) -> u64| -> u64 {

@@ -1,10 +1,11 @@
 //! What the tests have in common.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use carrick_lb::service::{Mode, Service, Snat};
-use carrick_tests::balancer::{Family, Server, Site, service, vip};
+use carrick_tests::balancer::{Family, Held, Server, Site, service, vip};
 
 /// Where servers serve.
 pub(crate) const PORT: u16 = 5001;
@@ -69,4 +70,45 @@ pub(crate) fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// That many connections to the VIP.
+pub(crate) fn hold(site: &Site, count: usize) -> Vec<Held> {
+    let open = |_| Held::open(&site.client, None, place(Family::V4)).unwrap();
+    (0..count).map(open).collect()
+}
+
+/// Asks again on every connection; gives the number of those that are broken
+/// or at another server.
+pub(crate) fn broken(held: &mut [Held]) -> usize {
+    let broken = |connection: &mut Held| {
+        let first = connection.first.clone();
+        connection.again().ok() != Some(first)
+    };
+    held.iter_mut()
+        .filter_map(|c| broken(c).then_some(()))
+        .count()
+}
+
+/// A socket that asks the VIP.
+pub(crate) fn asker(site: &Site) -> UdpSocket {
+    let from = SocketAddr::new(Family::V4.client(0), 0);
+    let socket = site.client.within(|| UdpSocket::bind(from).unwrap());
+    socket.connect(place(Family::V4)).unwrap();
+    let patience = Duration::from_secs(1);
+    socket.set_read_timeout(Some(patience)).unwrap();
+    socket
+}
+
+/// Sends datagrams one after the other, each after the answer to the last, until
+/// told to stop; gives how many were not answered.
+pub(crate) fn ask_on(socket: &UdpSocket, asked: &AtomicU32, stop: &AtomicBool) -> u32 {
+    let mut lost = 0;
+    let mut answer = [0; 200];
+    while !stop.load(Ordering::Relaxed) {
+        socket.send(b"are you there?").unwrap();
+        lost += u32::from(socket.recv(&mut answer).is_err());
+        asked.fetch_add(1, Ordering::Relaxed);
+    }
+    lost
 }
