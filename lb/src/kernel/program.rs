@@ -2,10 +2,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::maps::Map;
+use aya::programs::links::FdLink;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::Region;
+use super::hops::Probe;
 use crate::dataplane::Error;
 use crate::tables::{Sizes, Table};
 
@@ -13,7 +15,7 @@ static XDP_OBJECT: &[u8] = include_bytes_aligned!("../../bpf/balance.xdp.o");
 static TC_OBJECT: &[u8] = include_bytes_aligned!("../../bpf/balance.tc.o");
 
 /// Where the kernel runs the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// TC ingress (tcx): for veth interfaces and whatever carries bulk TCP.
     Tc,
@@ -34,6 +36,11 @@ impl Hook {
         }
     }
 
+    /// Whether one loaded program serves both hooks.
+    pub(super) fn object_of(self, other: Self) -> bool {
+        (self == Self::Xdp) == (other == Self::Xdp)
+    }
+
     fn object(self) -> &'static [u8] {
         match self {
             Self::Tc | Self::TcEgress => TC_OBJECT,
@@ -46,9 +53,12 @@ impl Hook {
 #[derive(Debug)]
 pub struct Program {
     pub(super) ebpf: Ebpf,
+    /// Attachments that end with the process.
+    pub(super) links: Vec<FdLink>,
     hook: Hook,
     sizes: Sizes,
     tables: Tables,
+    probe: Probe,
 }
 
 /// What a packet became.
@@ -99,10 +109,26 @@ impl Program {
         let tables = Tables::map(&ebpf, &sizes)?;
         Ok(Self {
             ebpf,
+            links: Vec::new(),
             hook,
             sizes,
             tables,
+            probe: Probe::load()?,
         })
+    }
+
+    pub(super) fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Tables as large as this machine asks for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Access`]: the number of CPUs cannot be read.
+    pub fn sizes_here() -> Result<Sizes, Error> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::io("count the CPUs", error))?;
+        Ok(Sizes::of_machine(u32::try_from(cpus).unwrap_or(1)))
     }
 
     /// Where it is meant to run.
