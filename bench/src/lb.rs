@@ -10,6 +10,7 @@ mod distribution;
 mod live;
 mod netns;
 mod nft;
+mod offload;
 mod ours;
 mod packets;
 mod path;
@@ -78,22 +79,20 @@ pub fn run(options: &Options, tell: &mut Tell) -> Result<Results> {
     );
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
     let mut results = Results::new(options);
-    if wanted(Part::Distribution) || wanted(Part::Live) || wanted(Part::Path) {
-        tell("making a client, a balancer and servers (network namespaces)");
-        let world =
-            World::make(&options.carrick, options.servers).context("cannot make the namespaces")?;
-        if wanted(Part::Distribution) {
-            results.distribution = distribution::measure(options, &world, tell)?;
-        }
-        if wanted(Part::Live) {
-            results.live = live::measure(options, &world, tell)?;
-        }
-        if wanted(Part::Path) {
-            results.path = path::measure(options, &world, tell)?;
-        }
+    tell("making a client, a balancer and servers (network namespaces)");
+    let world =
+        World::make(&options.carrick, options.servers).context("cannot make the namespaces")?;
+    if wanted(Part::Distribution) {
+        results.distribution = distribution::measure(options, &world, tell)?;
+    }
+    if wanted(Part::Live) {
+        results.live = live::measure(options, &world, tell)?;
     }
     if wanted(Part::Packets) {
-        results.packets = packets::measure(options, tell)?;
+        results.packets = packets::measure(options, &world, tell)?;
+    }
+    if wanted(Part::Path) {
+        results.path = path::measure(options, &world, tell)?;
     }
     Ok(results)
 }

@@ -10,11 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{ProgramFd, loaded_programs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::netns::within;
+use super::packets::PORT as RIG_PORT;
 use super::world::{PORT, VIP};
 
 /// Longest wait for the balancer to do what it was told.
@@ -65,7 +67,7 @@ impl Config {
     fn text(&self) -> String {
         let mut text = format!(
             "balancer: {{ name: bench, {}, interfaces: [b0, b1], address4: 198.18.0.254{} }}\n\
-             services:\n  - name: bench\n    vips: [{{ prefix: {VIP}, protocols: [tcp, udp], ports: [{PORT}] }}]\n    \
+             services:\n  - name: bench\n    vips: [{{ prefix: {VIP}, protocols: [tcp, udp], ports: [{PORT}, {RIG_PORT}] }}]\n    \
              mode: {}\n    policy: {}\n    servers:\n",
             self.plane.settings(),
             self.more,
@@ -147,6 +149,21 @@ impl Ours {
             there.sort_unstable();
             Ok(there.iter().eq(wanted.iter().copied()))
         })
+    }
+
+    /// The packet program that it has attached to an interface.
+    pub(super) fn program(&self, namespace: &str, interface: &str) -> Result<ProgramFd> {
+        let shown = within(namespace, || {
+            let mut command = Command::new("ip");
+            command.args(["-json", "link", "show", "dev", interface]);
+            command.output().context("cannot start ip")
+        })?;
+        let shown: Value = serde_json::from_slice(&shown.stdout)?;
+        let id = shown[0]["xdp"]["prog"]["id"].as_u64();
+        let id = id.with_context(|| format!("{interface} has no packet program"))?;
+        let mut programs = loaded_programs().filter_map(Result::ok);
+        let program = programs.find(|program| u64::from(program.id()) == id);
+        Ok(program.context("the packet program is gone")?.fd()?)
     }
 
     fn pid(&self) -> Result<Pid> {

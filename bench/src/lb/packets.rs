@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use aya::programs::ProgramFd;
 use serde::Serialize;
 
+use super::netns::within;
+use super::ours::{Config, Ours, Plane};
 use super::rig::{self, Case, Cost, Packet, Rig, Subject, What};
-use super::world::VIP;
+use super::world::{BALANCER, VIP, World};
 use super::{Options, Tell};
 
 /// The VIP's port in this part.
@@ -17,6 +19,17 @@ pub(super) const PORT: u16 = 80;
 
 /// New flows of one round, and the pause before it: programs that store so many a second at most shall store them all.
 const NEW: (u32, Duration) = (50_000, Duration::from_millis(1100));
+
+/// How packets get to servers: names, and as the balancer's file has them.
+const MODES: [(&str, &str); 7] = [
+    ("IPIP", "ipip"),
+    ("NAT", "nat"),
+    ("L2", "l2"),
+    ("GUE", "gue"),
+    ("GRE", "gre"),
+    ("VXLAN", "{ name: vxlan, vni: 7 }"),
+    ("L3DSR", "{ name: l3dsr, dscp: { 10.0.0.1: 12 } }"),
+];
 
 /// What one kind of packet costs one program, in nanoseconds, the rig's own share included.
 #[derive(Clone, Debug, Serialize)]
@@ -50,14 +63,13 @@ pub struct Other {
     pub maps: Option<PathBuf>,
 }
 
-pub(super) fn measure(options: &Options, tell: &mut Tell) -> Result<Vec<PacketCost>> {
+pub(super) fn measure(
+    options: &Options,
+    world: &World,
+    tell: &mut Tell,
+) -> Result<Vec<PacketCost>> {
     let bench = Bench::new(options)?;
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(move || bench.all(tell));
-        worker
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    within(BALANCER, || bench.all(world, tell))
 }
 
 struct Bench<'a> {
@@ -75,7 +87,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn all(mut self, tell: &mut Tell) -> Result<Vec<PacketCost>> {
+    fn all(mut self, world: &World, tell: &mut Tell) -> Result<Vec<PacketCost>> {
         super::stay_on_one_processor()?;
         tell("packets: floors of the rig");
         self.floors()?;
@@ -96,7 +108,41 @@ impl<'a> Bench<'a> {
             };
             self.contender(&contender, tell)?;
         }
+        self.ours(world, tell)?;
         Ok(self.rows)
+    }
+
+    /// This project's program, as its balancer has attached it, with each mode.
+    fn ours(&mut self, world: &World, tell: &mut Tell) -> Result<()> {
+        let modes = if self.options.quick {
+            &MODES[..2]
+        } else {
+            &MODES[..]
+        };
+        for &(name, mode) in modes {
+            let config = Config {
+                plane: Plane::Xdp,
+                policy: "weighted-round-robin",
+                mode,
+                more: String::new(),
+                servers: world.servers().map(|address| (address, 1)).collect(),
+            };
+            let ours = match Ours::start(&self.options.carrick, BALANCER, &config) {
+                Ok(ours) => ours,
+                Err(error) => {
+                    tell(&format!("packets: {name} is left out: {error:#}"));
+                    continue;
+                }
+            };
+            let contender = Contender {
+                name: format!("carrick, {name}"),
+                program: ours.program(BALANCER, "b0")?,
+                vip: VIP.into(),
+                whole: name == "IPIP",
+            };
+            self.contender(&contender, tell)?;
+        }
+        Ok(())
     }
 
     fn case(&self) -> Case {

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::netns::{ip, sysctl, within};
+use super::offload::write_checksums;
 
 pub(super) const CLIENT: &str = "client";
 pub(super) const BALANCER: &str = "balancer";
@@ -25,26 +26,18 @@ pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Its port, and the servers'.
 pub(super) const PORT: u16 = 5001;
 
-/// Ethernet addresses between client and balancer.
+/// Ethernet addresses.
 pub(super) struct Macs {
     pub(super) balancer: [u8; 6],
     pub(super) client: [u8; 6],
+    servers: [u8; 6],
 }
 
 pub(super) const MACS: Macs = Macs {
     balancer: [2, 0, 0, 0, 0xb, 0],
     client: [2, 0, 0, 0, 0xc, 0],
+    servers: [2, 0, 0, 0, 0xd, 0],
 };
-
-impl Macs {
-    fn balancer(&self) -> String {
-        text(self.balancer)
-    }
-
-    fn client(&self) -> String {
-        text(self.client)
-    }
-}
 
 fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
@@ -67,19 +60,24 @@ impl World {
             "netns add {CLIENT}\nnetns add {BALANCER}\nnetns add {SERVERS}\n"
         ))?;
         within(BALANCER, || {
-            ip(&format!(
+            let [b0, c0, s0] = [MACS.balancer, MACS.client, MACS.servers].map(text);
+            let mut batch = format!(
                 "link set lo up\n\
-                 link add b0 address {} type veth peer name c0 address {} netns {CLIENT}\n\
-                 link add b1 type veth peer name s0 netns {SERVERS}\n\
+                 link add b0 address {b0} type veth peer name c0 address {c0} netns {CLIENT}\n\
+                 link add b1 type veth peer name s0 address {s0} netns {SERVERS}\n\
                  address add 198.18.0.254/24 dev b0\n\
                  address add 10.1.255.254/16 dev b1\n\
                  link set b0 up\n\
                  link set b1 up\n\
+                 neighbor add 198.18.0.1 dev b0 lladdr {c0}\n\
                  route add {} via 198.18.0.1\n",
-                MACS.balancer(),
-                MACS.client(),
                 sources()
-            ))?;
+            );
+            // Known, so that no packet waits for an answer.
+            for server in addresses(servers) {
+                writeln!(batch, "neighbor add {server} dev b1 lladdr {s0}")?;
+            }
+            ip(&batch)?;
             sysctl("net.ipv4.ip_forward", "1")?;
             loose()
         })?;
@@ -92,6 +90,7 @@ impl World {
                  route add local {} dev lo\n",
                 sources()
             ))?;
+            write_checksums("c0")?;
             loose()
         })?;
         within(SERVERS, || {
@@ -101,6 +100,7 @@ impl World {
             }
             writeln!(batch, "route add default via 10.1.255.254")?;
             ip(&batch)?;
+            write_checksums("s0")?;
             loose()
         })?;
         let mut command = Command::new(carrick);
