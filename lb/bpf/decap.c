@@ -140,7 +140,7 @@ inlined void unmark6(struct __sk_buff *skb, const struct settings *is, const u8 
 	count(1);
 }
 
-SEC("tc")
+SEC("classifier")
 int carrick_decap(struct __sk_buff *skb)
 {
 	u32 zero = 0, at, from, address[4] = {};

@@ -13,3 +13,4 @@ pub mod preflight;
 pub mod rig;
 pub mod service;
 pub mod tables;
+pub mod unwrap;

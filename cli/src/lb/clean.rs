@@ -18,12 +18,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     privileges::require("carrick lb clean")?;
     // The data planes wait for the kernel, which a runtime's thread must not.
     tokio::task::spawn_blocking(move || remove(&args.name)).await??;
+    super::server::remove().await?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn remove(_name: &str) -> Result<()> {
     let nft = Nft::open().and_then(Nft::remove);
-    nft.context("cannot remove the nftables data plane")?;
-    super::server::remove()?;
-    Ok(())
+    nft.context("cannot remove the nftables data plane")
 }
