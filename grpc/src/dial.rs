@@ -19,6 +19,9 @@ pub enum DialError {
     /// The host is no name that HTTP/2 can carry.
     #[error("cannot dial {0}: its host makes no HTTP/2 authority")]
     Authority(Url, #[source] tonic::transport::Error),
+    /// TCP without encryption, which was not asked for.
+    #[error("cannot dial {0}: it would be plaintext, which must be asked for (NSM_INSECURE)")]
+    Plaintext(Url),
     /// An `inode://` URL, which only means something to who received the file.
     #[error("cannot dial {0}: only unix and tcp URLs can be dialled")]
     Unsupported(Url),
@@ -76,9 +79,12 @@ pub async fn dial(
 /// See [`DialError`].
 pub fn dial_with(
     url: &Url,
-    _security: &Security,
+    security: &Security,
     options: &DialOptions,
 ) -> Result<Channel, DialError> {
+    if !security.allows(url) {
+        return Err(DialError::Plaintext(url.clone()));
+    }
     let endpoint = endpoint(url, options)?;
     let (url, options) = (Arc::new(url.clone()), Arc::new(options.clone()));
     Ok(

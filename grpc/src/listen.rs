@@ -35,6 +35,9 @@ pub enum ListenError {
     /// Something that is no socket has the name.
     #[error("{0} exists and is no socket: remove it, or listen on another path")]
     NotASocket(PathBuf),
+    /// TCP without encryption, which was not asked for.
+    #[error("cannot listen on {0}: it would be plaintext, which must be asked for (NSM_INSECURE)")]
+    Plaintext(Url),
     /// An `inode://` URL is nothing to listen on.
     #[error("cannot listen on {0}: only unix and tcp URLs can be listened on")]
     Unsupported(Url),
@@ -95,9 +98,12 @@ impl Listener {
     /// See [`ListenError`].
     pub async fn bind(
         url: &Url,
-        _security: &Security,
+        security: &Security,
         options: &ListenOptions,
     ) -> Result<Self, ListenError> {
+        if !security.allows(url) {
+            return Err(ListenError::Plaintext(url.clone()));
+        }
         match url {
             Url::Inode(..) => Err(ListenError::Unsupported(url.clone())),
             Url::Tcp { host, port } => Self::tcp(url, host, *port, options).await,

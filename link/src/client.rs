@@ -24,7 +24,7 @@ impl Offer {
     }
 
     fn preferences(&self, tunnel: Option<&Reserved>) -> Vec<Mechanism> {
-        let netns = url_of_netns(&self.site.router, std::process::id());
+        let netns = url_of_netns(&self.site.router);
         let kernel = Mechanism::new(MechanismClass::Local, MechanismType::Kernel)
             .with(Mechanism::INODE_URL, netns)
             .with(Mechanism::NODE_NAME, &self.site.node);

@@ -27,6 +27,6 @@ pub use client::{Offer, OwnEnd};
 pub use error::Error;
 pub use links::Links;
 pub use mechanisms::{Chosen, Mechanisms};
-pub use netns::{netns_of_url, url_of_netns};
+pub use netns::{netns_of_url, own_netns, url_of_netns};
 pub use site::Site;
 pub use vnis::{Reserved, Vnis};

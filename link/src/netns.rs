@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use carrick_agent::Netns;
@@ -32,14 +33,33 @@ pub fn netns_of_url(url: &str) -> Result<Netns, Invalid> {
         .ok_or_else(invalid)
 }
 
-/// The URL under which others on this node find a namespace; `pid` is this process.
+/// The URL under which others on this node find a namespace.
 #[must_use]
-pub fn url_of_netns(netns: &Netns, pid: u32) -> String {
+pub fn url_of_netns(netns: &Netns) -> String {
     match netns {
-        Netns::Own => format!("file:///proc/{pid}/ns/net"),
+        Netns::Own => url_of_netns(&own_netns()),
         Netns::Named(name) => format!("file:///run/netns/{name}"),
         Netns::Path(path) => format!("file://{}", path.display()),
         Netns::Inode(device, inode) => format!("inode://{device}/{inode}"),
+    }
+}
+
+/// Inode of the first PID namespace (`PROC_PID_INIT_INO` of the kernel).
+const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// This process's network namespace as others on this node find it: by the
+/// process's number, or in a container, where that means nothing to them, by
+/// its inode.
+#[must_use]
+pub fn own_netns() -> Netns {
+    let by_number = || Netns::Path(format!("/proc/{}/ns/net", std::process::id()).into());
+    let inode = |kind: &str| {
+        let found = std::fs::metadata(format!("/proc/self/ns/{kind}")).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    match (inode("pid"), inode("net")) {
+        (Some((_, FIRST_PID_NAMESPACE)), _) | (_, None) => by_number(),
+        (_, Some((device, inode))) => Netns::Inode(device, inode),
     }
 }
 
@@ -79,7 +99,18 @@ mod tests {
             Netns::Path("/run/netns/pod".into()),
             Netns::Inode(4, 4_026_531_840),
         ] {
-            assert_eq!(netns_of_url(&url_of_netns(&netns, 1)).unwrap(), netns);
+            assert_eq!(netns_of_url(&url_of_netns(&netns)).unwrap(), netns);
+        }
+    }
+
+    #[test]
+    fn ones_own_namespace_is_found_by_others() {
+        let of = |path: &str| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        let here = of("/proc/self/ns/net").unwrap();
+        match own_netns() {
+            Netns::Path(path) => assert_eq!(of(path.to_str().unwrap()).unwrap(), here),
+            Netns::Inode(device, inode) => assert_eq!((device, inode), here),
+            other => panic!("{other}"),
         }
     }
 

@@ -5,6 +5,7 @@ use carrick_agent::{Agent, Kernel};
 use carrick_chain::{Chain, Client, ClientOptions};
 use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_with};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem, UnixSignals};
+use carrick_link::own_netns;
 use carrick_telemetry::{Address, Admin, Metrics, Options, Readiness, Telemetry};
 use carrick_types::Connection;
 use tokio::sync::watch;
@@ -85,7 +86,7 @@ impl Nsc {
     ///
     /// [`Error::Name`] and [`Error::AdminAddress`].
     pub fn new(config: Config) -> Result<Self, Error> {
-        let wanted = connections(&config, std::process::id()).map_err(Error::Name)?;
+        let wanted = connections(&config, &own_netns()).map_err(Error::Name)?;
         let admin = config.admin_url().map(|url| url.to_string().parse());
         let now = SystemTime::now();
         let lines = wanted.iter().zip(&config.services);
@@ -136,7 +137,7 @@ impl Nsc {
 
     fn shared(&self, agent: Arc<dyn Agent>, metrics: &Metrics) -> Result<Shared, Error> {
         let config = &self.config;
-        let security = Security::insecure();
+        let security = Security::plaintext(config.insecure);
         warn_of_plaintext(config, &security);
         let tokens = tokens(config)?;
         let options = DialOptions {

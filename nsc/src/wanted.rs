@@ -6,12 +6,12 @@ use carrick_types::{Connection, ConnectionId, Invalid, Mechanism, MechanismClass
 
 use crate::{Config, Wanted};
 
-/// What a client with the process id `pid` asks for, in the order of its
+/// What a client in the namespace `netns` asks for, in the order of its
 /// settings; the ids are `<name>-<number>` (NSM `cmd-nsc`).
-pub(crate) fn connections(config: &Config, pid: u32) -> Result<Vec<Connection>, Invalid> {
+pub(crate) fn connections(config: &Config, netns: &Netns) -> Result<Vec<Connection>, Invalid> {
     let services = config.services.iter().enumerate();
     services
-        .map(|(number, service)| connection(config, number, service, pid))
+        .map(|(number, service)| connection(config, number, service, netns))
         .collect()
 }
 
@@ -19,20 +19,20 @@ fn connection(
     config: &Config,
     number: usize,
     wanted: &Wanted,
-    pid: u32,
+    netns: &Netns,
 ) -> Result<Connection, Invalid> {
     let id = ConnectionId::new(format!("{}-{number}", config.name))?;
     let mut connection = Connection::new(id, wanted.service.clone());
     connection.labels = config.labels.clone();
     connection.labels.0.extend(wanted.labels.0.clone());
-    connection.preferences.push(kernel(config, wanted, pid));
+    connection.preferences.push(kernel(config, wanted, netns));
     Ok(connection)
 }
 
 /// An interface in this process's network namespace (NSM `kernel`).
-fn kernel(config: &Config, wanted: &Wanted, pid: u32) -> Mechanism {
+fn kernel(config: &Config, wanted: &Wanted, netns: &Netns) -> Mechanism {
     let mechanism = Mechanism::new(MechanismClass::Local, MechanismType::Kernel)
-        .with(Mechanism::INODE_URL, url_of_netns(&Netns::Own, pid))
+        .with(Mechanism::INODE_URL, url_of_netns(netns))
         .with(Mechanism::NAME, &wanted.interface);
     if config.node.is_empty() {
         return mechanism;
@@ -62,7 +62,9 @@ mod tests {
             ("NSM_LABELS", "app:web,zone:1"),
             ("NODE_NAME", "n1"),
         ]);
-        let [first, second] = &connections(&config, 7).unwrap()[..] else {
+        let [first, second] =
+            &connections(&config, &Netns::Path("/proc/7/ns/net".into())).unwrap()[..]
+        else {
             panic!("two services are two connections");
         };
         assert_eq!((first.id.as_str(), second.id.as_str()), ("web-0", "web-1"));
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn a_client_without_a_node_names_none() {
         let config = config(&[("NSM_NETWORK_SERVICES", "a/nsm-1")]);
-        let connections = connections(&config, 7).unwrap();
+        let connections = connections(&config, &Netns::Path("/proc/7/ns/net".into())).unwrap();
         assert_eq!(connections[0].preferences[0].parameter("nodeName"), None);
     }
 }

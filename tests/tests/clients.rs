@@ -5,6 +5,8 @@
 
 #[path = "clients/addresses.rs"]
 mod addresses;
+#[path = "clients/container.rs"]
+mod container;
 #[path = "clients/dns.rs"]
 mod dns;
 #[path = "clients/dual.rs"]

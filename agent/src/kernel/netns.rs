@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{FsType, fstatfs, statfs};
 
 use super::netlink::Socket;
@@ -180,13 +181,22 @@ pub(super) fn within<T: Send>(
         let worker = std::thread::Builder::new()
             .name("netns".to_owned())
             .spawn_scoped(scope, move || {
-                setns(netns, CloneFlags::CLONE_NEWNET)?;
+                enter(netns)?;
                 Ok(work())
             })?;
         worker
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Where the thread is already it needs no privilege to be.
+fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
+    let (there, here) = (fstat(netns)?, stat("/proc/thread-self/ns/net")?);
+    if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+        setns(netns, CloneFlags::CLONE_NEWNET)?;
+    }
+    Ok(())
 }
 
 fn path_of(name: &str) -> PathBuf {

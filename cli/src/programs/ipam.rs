@@ -90,6 +90,7 @@ enum Command {
 }
 
 struct Config {
+    insecure: bool,
     listen_on: Vec<Url>,
     networks: Vec<Network>,
     lease: Duration,
@@ -119,6 +120,7 @@ fn read() -> Result<Config> {
             state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
             listen_on: listen_on?,
+            insecure: insecure?,
             networks: networks?,
         })
     })(&mut r);
@@ -198,7 +200,7 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     }
     let health = Health::new(&["ipam.IPAM", "ippool.Allocator"]).await;
     for url in &config.listen_on {
-        let listener = listen(url, &Security::insecure()).await?;
+        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
         if matches!(url, Url::Tcp { .. }) {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }

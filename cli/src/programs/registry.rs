@@ -55,6 +55,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
 ];
 
 struct Config {
+    insecure: bool,
     name: String,
     listen_on: Vec<Url>,
     expire: Duration,
@@ -80,6 +81,7 @@ fn read() -> Result<Config> {
             state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
             listen_on: listen_on?,
+            insecure: insecure?,
         })
     })(&mut r);
     if config
@@ -137,7 +139,7 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     }
     let health = Health::new(Server::SERVICES).await;
     for url in &config.listen_on {
-        let listener = listen(url, &Security::insecure()).await?;
+        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
         if matches!(url, Url::Tcp { .. }) {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }

@@ -3,7 +3,10 @@
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::time::Duration;
 
-use carrick_grpc::{ListenError, ListenOptions, Listener, Peer, Security, Url, dial, listen};
+use carrick_grpc::{
+    Channels, DialError, DialOptions, ListenError, ListenOptions, Listener, Peer, Security, Url,
+    dial, listen,
+};
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::transport::server::Connected;
@@ -146,4 +149,16 @@ async fn a_url_with_a_descriptor_is_neither_listened_on_nor_dialled() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn plaintext_over_tcp_is_neither_listened_on_nor_dialled_unasked() {
+    let (url, security) = (Url::tcp("127.0.0.1", 0), Security::unix_only());
+    let refused = listen(&url, &security).await.unwrap_err();
+    assert!(matches!(refused, ListenError::Plaintext(_)), "{refused}");
+    let refused = dial(&url, &security, Duration::from_secs(5)).await;
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, DialError::Plaintext(_)), "{refused}");
+    let channels = Channels::new(security, DialOptions::default());
+    assert!(channels.channel(&url).is_err());
 }

@@ -229,15 +229,43 @@ impl Config {
                 "inside CARRICK_NETWORKS",
             ));
         }
-        let tcp = |url: &&Url| matches!(url, Url::Tcp { .. });
-        if !self.insecure
-            && let Some(url) = self.listen_on.iter().chain(self.advertise.iter()).find(tcp)
-        {
-            r.mistake(Invalid::new(
-                "NSM_LISTEN_ON",
-                url,
-                "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for",
-            ));
+        if !self.insecure {
+            self.refuse_plaintext(r);
+        }
+    }
+
+    fn refuse_plaintext(&self, r: &mut Reader<'_>) {
+        let (manager, registry, serve) = match &self.setting {
+            Setting::Mesh(manager) => (Some(manager), None, &[][..]),
+            Setting::StandAlone {
+                registry,
+                serve_registry_on,
+            } => (None, registry.as_ref(), &serve_registry_on[..]),
+        };
+        let domains: Vec<&Url> = self.domains.iter().map(|(_, url)| url).collect();
+        let named: [(&str, Vec<&Url>); 7] = [
+            ("NSM_LISTEN_ON", self.listen_on.iter().collect()),
+            ("CARRICK_ADVERTISE", self.advertise.iter().collect()),
+            ("NSM_CONNECT_TO", manager.into_iter().collect()),
+            ("CARRICK_REGISTRY_URL", registry.into_iter().collect()),
+            ("CARRICK_REGISTRY_LISTEN_ON", serve.iter().collect()),
+            ("CARRICK_DOMAINS", domains),
+            (
+                "NSM_PREFIX_SERVER_URL",
+                self.addresses.servers.iter().collect(),
+            ),
+        ];
+        for (variable, urls) in named {
+            let mut tcp = urls
+                .into_iter()
+                .filter(|url| matches!(url, Url::Tcp { .. }));
+            if let Some(url) = tcp.next() {
+                r.mistake(Invalid::new(
+                    variable,
+                    url,
+                    "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for",
+                ));
+            }
         }
     }
 }

@@ -2,6 +2,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+/// Instead of a prefix server, which is dialled by TCP unless something else is said.
+const OWN_PREFIX: (&str, &str) = ("CARRICK_PREFIXES", "10.0.1.0/24");
+
 fn read(settings: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
     let source: BTreeMap<&str, &str> = settings.iter().copied().collect();
     Config::read(&source)
@@ -9,7 +12,7 @@ fn read(settings: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
 
 #[test]
 fn nothing_set_is_a_stand_alone_endpoint() {
-    let config = read(&[]).unwrap();
+    let config = read(&[("NSM_INSECURE", "true")]).unwrap();
     assert_eq!(config.name.as_str(), "vL3-server");
     assert!(matches!(
         config.setting,
@@ -17,12 +20,12 @@ fn nothing_set_is_a_stand_alone_endpoint() {
     ));
     assert_eq!(config.agent, AgentKind::Kernel);
     assert_eq!(config.node.router.as_deref(), Some("carrick-vL3"));
-    assert!(!config.insecure);
 }
 
 #[test]
 fn a_manager_makes_it_part_of_a_mesh() {
-    let config = read(&[("NSM_CONNECT_TO", "unix:///run/nsm.sock")]).unwrap();
+    let manager = ("NSM_CONNECT_TO", "unix:///run/nsm.sock");
+    let config = read(&[manager, OWN_PREFIX]).unwrap();
     assert!(matches!(config.setting, Setting::Mesh(_)));
     assert_eq!((config.agent, config.node.router), (AgentKind::None, None));
 }
@@ -49,10 +52,25 @@ fn every_mistake_is_told_at_once_under_its_name() {
 
 #[test]
 fn plaintext_over_tcp_must_be_asked_for() {
-    let tcp = ("NSM_LISTEN_ON", "tcp://127.0.0.1:5000");
-    let error = read(&[tcp]).unwrap_err().to_string();
-    assert!(error.contains("NSM_INSECURE"), "{error}");
-    assert!(read(&[tcp, ("NSM_INSECURE", "true")]).is_ok());
+    let insecure = ("NSM_INSECURE", "true");
+    for (variable, value) in [
+        ("NSM_LISTEN_ON", "tcp://127.0.0.1:5000"),
+        ("CARRICK_ADVERTISE", "tcp://127.0.0.1:5000"),
+        ("NSM_CONNECT_TO", "tcp://127.0.0.1:5001"),
+        ("CARRICK_REGISTRY_URL", "tcp://127.0.0.1:5002"),
+        ("CARRICK_REGISTRY_LISTEN_ON", "tcp://127.0.0.1:5002"),
+        ("CARRICK_DOMAINS", "west:tcp://127.0.0.1:5003"),
+    ] {
+        let error = read(&[(variable, value), OWN_PREFIX])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(variable), "{error}");
+        assert!(error.contains("NSM_INSECURE"), "{error}");
+        read(&[(variable, value), OWN_PREFIX, insecure]).unwrap();
+    }
+    let error = read(&[]).unwrap_err().to_string();
+    assert!(error.contains("NSM_PREFIX_SERVER_URL"), "{error}");
+    read(&[OWN_PREFIX]).unwrap();
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub(super) fn assemble(
     store: &Store,
     metrics: &Metrics,
 ) -> Result<(Parts, Option<PrefixClient>), Error> {
-    let security = Security::insecure();
+    let security = Security::plaintext(config.insecure);
     let identity = Arc::new(match &config.state_dir {
         Some(dir) => {
             let file = dir.join(format!("{}.key", file_name(config.name.as_str())));

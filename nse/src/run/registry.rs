@@ -43,7 +43,7 @@ pub(super) async fn serve_registry(
     let health = Health::new(registry::Server::SERVICES).await;
     health.set_ready(true).await;
     for url in serve_registry_on.iter().chain([&own]) {
-        let listener = listen(url, &Security::insecure()).await?;
+        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
         info!(url = %listener.url(), "serving the domain's registry");
         let (routes, stop) = (server.beside(health.routes()), stages.registry.token());
         stages.registry.spawn_fatal("registry", async move {

@@ -15,7 +15,7 @@ use crate::{Config, Error};
 pub(super) async fn open_listeners(config: &Config) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for url in &config.listen_on {
-        listeners.push(listen(url, &Security::insecure()).await?);
+        listeners.push(listen(url, &Security::plaintext(config.insecure)).await?);
     }
     Ok(listeners)
 }

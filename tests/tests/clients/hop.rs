@@ -41,7 +41,7 @@ impl Hop {
         let service = ServiceName::new("vl3").expect("it is a service");
         let mut connection = Connection::new(id, service);
         let kernel = Mechanism::new(MechanismClass::Local, MechanismType::Kernel)
-            .with(Mechanism::INODE_URL, url_of_netns(&pod.foreign(), 0))
+            .with(Mechanism::INODE_URL, url_of_netns(&pod.foreign()))
             .with(Mechanism::NAME, "nsm-1")
             .with(Mechanism::NODE_NAME, &self.node);
         connection.preferences.push(kernel);
