@@ -360,7 +360,7 @@ inlined int entry(context *ctx)
 	struct scratch *s = at(scratch, bpf_get_smp_processor_id());
 	struct eth *eth;
 
-	if (!s)
+	if (!s || was_seen(ctx))
 		return PASS;
 	pull(ctx);
 	eth = header(ctx, 0, sizeof(*eth));

@@ -11,6 +11,9 @@
 typedef struct __sk_buff context;
 enum verdict { PASS = TC_NEXT, DROP = TC_SHOT };
 
+/* In tc_index: sent by this program, which may see it again where it leaves. */
+enum { SENT_BY_US = 0xca77 };
+
 inlined u32 frame_length(context *ctx)
 {
 	return ctx->len;
@@ -48,13 +51,23 @@ inlined u32 wire_length(context *ctx, u32 length, u32 l4)
 
 inlined int send_out(context *ctx, u32 ifindex)
 {
-	(void)ctx;
+	ctx->tc_index = SENT_BY_US;
 	return bpf_redirect(ifindex, 0);
 }
 
+/* To this machine itself, if it is the sender. */
 inlined int send_back(context *ctx)
 {
-	return bpf_redirect(ctx->ifindex, 0);
+	ctx->tc_index = SENT_BY_US;
+	return bpf_redirect(ctx->ifindex, ctx->ingress_ifindex ? 0 : BPF_F_INGRESS);
+}
+
+inlined int was_seen(context *ctx)
+{
+	if (ctx->tc_index != SENT_BY_US)
+		return 0;
+	ctx->tc_index = 0;
+	return 1;
 }
 
 #else
@@ -116,6 +129,12 @@ inlined int send_back(context *ctx)
 {
 	(void)ctx;
 	return XDP_TX;
+}
+
+inlined int was_seen(context *ctx)
+{
+	(void)ctx;
+	return 0;
 }
 
 inlined int send_out(context *ctx, u32 ifindex)

@@ -68,6 +68,7 @@ static long (*const bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *params, in
 				    u32 flags) = (void *)69;
 static u64 (*const bpf_jiffies64)(void) = (void *)118;
 
+#define BPF_F_INGRESS 1ULL
 #define BPF_F_PSEUDO_HDR (1ULL << 4)
 #define BPF_F_MARK_MANGLED_0 (1ULL << 5)
 #define BPF_ADJ_ROOM_MAC 1

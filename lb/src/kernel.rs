@@ -14,6 +14,7 @@ mod clock;
 mod dataplane;
 mod flows;
 mod hops;
+mod options;
 mod plane;
 mod preflight;
 mod program;
@@ -24,7 +25,8 @@ mod tests;
 mod vips;
 
 pub use attach::Attachment;
-pub use dataplane::{Kernel, Options};
+pub use dataplane::Kernel;
+pub use options::Options;
 pub use preflight::{Facts, facts};
 pub use program::{Hook, Outcome, Program, Tables};
 pub use region::Region;

@@ -1,31 +1,18 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use super::attach::{self, Attachment};
+use super::attach;
 use super::plane::{Book, with_hop};
-use super::{Hook, Program, Tables, flows, hops, preflight, read};
+use super::{Hook, Options, Program, Tables, flows, hops, preflight, read};
 use crate::dataplane::{Applied, Dataplane, Error, FlowRecord, Installed, Plan, Statistics};
 use crate::service::Service;
 use crate::tables::{CpuState, JournalRecord, Key, Meta, Server, Sizes, Table};
 
 /// How often idle flows are freed and next hops asked for again.
 const ROUND: Duration = Duration::from_secs(2);
-
-/// What the eBPF data plane is opened with.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where the program runs.
-    pub attach: Vec<Attachment>,
-    /// A directory of a BPF file system, such as `/sys/fs/bpf/carrick`, in
-    /// which program links and tables outlive the process. Without one, all is
-    /// gone with the process.
-    pub pins: Option<PathBuf>,
-    /// How large the tables are, unless there are pinned ones.
-    pub sizes: Sizes,
-}
 
 /// The eBPF data plane.
 #[derive(Debug)]
@@ -75,10 +62,11 @@ impl Shared {
 
     fn refresh_hops(&self, book: &mut Book) {
         let region = self.program().tables().of(Table::Servers);
+        let mtu = book.mtu;
         for (number, server) in &mut book.servers {
             let hop = hops::resolve(self.program(), super::plane::address_of(server));
             let value = match hop {
-                Some(hop) => with_hop(*server, hop, None),
+                Some(hop) => with_hop(*server, hop, mtu),
                 None => Server {
                     ifindex: 0,
                     ..*server
@@ -111,10 +99,15 @@ impl Kernel {
         let book = if adopted.is_some() {
             read::adopt(tables, sizes)
         } else {
-            let mut book = Book::new(sizes);
-            book.write_settings(tables);
-            book
+            Book::new(sizes)
         };
+        let mut book = book;
+        book.mtu = options.mtu;
+        let per_tick = |rate: u32| u64::from(rate) * book.clock.tick.as_millis() as u64 / 1000;
+        book.settings.budget = options.flow_rate.map_or(0, |rate| {
+            u32::try_from(per_tick(rate)).unwrap_or(u32::MAX).max(1)
+        });
+        book.write_settings(tables);
         read::write_slices(tables, sizes.slices);
         for to in &options.attach {
             let program = programs
@@ -155,14 +148,6 @@ impl Kernel {
     pub fn refresh_hops(&mut self) {
         let mut book = self.shared.book();
         self.shared.refresh_hops(&mut book);
-    }
-
-    /// Lets each CPU remember at most so many new flows in about two seconds;
-    /// the rest goes by hash. 0 is without limit.
-    pub fn set_budget(&mut self, flows: u32) {
-        let mut book = self.shared.book();
-        book.settings.budget = flows;
-        book.write_settings(self.shared.program().tables());
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Program, Tables};
 use crate::dataplane::{
     Applied, Error, Local, Plan, PutServer, PutService, ServerNumber, ServiceNumber, VipNumber,
 };
-use crate::service::{MacAddr, Mode, OnEmpty, Policy, Snat};
+use crate::service::{Mode, OnEmpty, Policy, Snat};
 use crate::tables::{
     self, Kind, Meta, SERVER_HAS_KEY, SERVER_IN_USE, SERVER_V6, SETTING_JOURNAL, SETTING_NAT,
     Server, Service, Settings, Sizes, State, Table, VERSIONS, mode, policy, refusal, snat,
@@ -25,6 +25,8 @@ pub(super) struct Book {
     pub(super) clock: Clock,
     pub(super) settings: Settings,
     pub(super) local: Local,
+    /// Largest packet to a server, where it is not left to the routes.
+    pub(super) mtu: Option<u16>,
     pub(super) vips: BTreeMap<VipNumber, VipEntry>,
     pub(super) services: BTreeMap<ServiceNumber, Held>,
     pub(super) servers: BTreeMap<ServerNumber, Server>,
@@ -83,6 +85,7 @@ impl Book {
                 ..Settings::default()
             },
             local: Local::default(),
+            mtu: None,
             vips: BTreeMap::new(),
             services: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -198,7 +201,7 @@ impl Book {
         }
         let value = server_value(put, self.servers.get(&put.number));
         let value = match super::hops::resolve(program, address_of(&value)) {
-            Some(hop) => with_hop(value, hop, put.server.mac),
+            Some(hop) => with_hop(value, hop, self.mtu),
             None => value,
         };
         if self.servers.get(&put.number) == Some(&value) {
@@ -476,12 +479,12 @@ fn server_value(put: &PutServer, old: Option<&Server>) -> Server {
     value
 }
 
-pub(super) fn with_hop(mut server: Server, hop: Hop, mac: Option<MacAddr>) -> Server {
+/// The server with its next hop. In L2 mode its own Ethernet address is the hop's, if it is told.
+pub(super) fn with_hop(mut server: Server, hop: Hop, mtu: Option<u16>) -> Server {
     server.ifindex = hop.ifindex;
     server.hop_source = hop.source;
     server.hop_mac = hop.destination;
-    server.mtu = hop.mtu;
-    let _ = mac;
+    server.mtu = mtu.unwrap_or(hop.mtu);
     server
 }
 
@@ -582,7 +585,8 @@ fn write_sources(tables: &Tables, rows: &Range<u32>, mode: &Mode) -> (u32, u32) 
 fn write_service(tables: &Tables, number: ServiceNumber, value: &Service) {
     let generation = tables.of(Table::Generations).long(number.index() * 8);
     let next = generation.load(Ordering::Relaxed) + 1;
-    let version = number.index() * VERSIONS as usize + (next % u64::from(VERSIONS)) as usize;
+    let version = number.index() * VERSIONS as usize
+        + usize::try_from(next % u64::from(VERSIONS)).expect("below four");
     tables
         .of(Table::Services)
         .write(version * Service::SIZE, &value.encode());

@@ -29,6 +29,8 @@ fn open() -> Kernel {
         attach: Vec::new(),
         pins: None,
         sizes: sizes(),
+        flow_rate: None,
+        mtu: None,
     };
     Kernel::open(&options).unwrap()
 }
@@ -197,6 +199,8 @@ fn a_thousand_servers_change_within_milliseconds() {
         attach: Vec::new(),
         pins: None,
         sizes,
+        flow_rate: None,
+        mtu: None,
     })
     .unwrap();
     let service = ServiceNumber::new(1).unwrap();

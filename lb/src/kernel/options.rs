@@ -1,0 +1,74 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Attachment, Hook, Program};
+use crate::config::{self, Balancer};
+use crate::dataplane::Error;
+use crate::tables::Sizes;
+
+/// What the eBPF data plane is opened with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the program runs.
+    pub attach: Vec<Attachment>,
+    /// A directory of a BPF file system, in which program links and tables
+    /// outlive the process. Without one, all is gone with the process.
+    pub pins: Option<PathBuf>,
+    /// How large the tables are, unless there are pinned ones.
+    pub sizes: Sizes,
+    /// New flows per second and CPU that are remembered; `None` is no limit.
+    pub flow_rate: Option<u32>,
+    /// Largest packet on the way to the servers; `None` takes the route's MTU.
+    pub mtu: Option<u16>,
+}
+
+impl Options {
+    /// As a balancer's settings ask.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Access`]: the number of CPUs cannot be read.
+    pub fn of(balancer: &Balancer) -> Result<Self, Error> {
+        let mut sizes = Program::sizes_here()?;
+        let flows = |ways: u32| (balancer.flows / ways).max(1_024) / sizes.slices;
+        // Entries beyond the flows, so that most flows find a place.
+        (sizes.buckets4, sizes.nat_buckets4) = (flows(16) * 19 / 4, flows(16));
+        (sizes.buckets6, sizes.nat_buckets6) = (flows(16), flows(32));
+        let attach = balancer.interfaces.iter().flat_map(|interface| {
+            let interface = interface.to_string();
+            let hook = match balancer.hook {
+                config::Hook::Tc => Hook::Tc,
+                config::Hook::Xdp => Hook::Xdp,
+                config::Hook::Auto => hook_for(&interface),
+            };
+            [hook, Hook::TcEgress].map(|hook| Attachment {
+                interface: interface.clone(),
+                hook,
+            })
+        });
+        Ok(Self {
+            attach: attach.collect(),
+            pins: Some(Self::pins_of(&balancer.name)),
+            sizes,
+            flow_rate: balancer.flow_rate,
+            mtu: balancer.mtu,
+        })
+    }
+
+    /// Where the balancer of a name keeps its pins.
+    #[must_use]
+    pub fn pins_of(name: &str) -> PathBuf {
+        Path::new("/sys/fs/bpf").join(format!("carrick-lb-{name}"))
+    }
+}
+
+/// XDP on a network card, TC on what is virtual: veth loses checksums that are
+/// still to be made, and cuts large segments, when XDP takes its frames.
+fn hook_for(interface: &str) -> Hook {
+    let card = Path::new("/sys/class/net").join(interface).join("device");
+    if fs::exists(card).unwrap_or(false) {
+        Hook::Xdp
+    } else {
+        Hook::Tc
+    }
+}
