@@ -3,11 +3,11 @@
 use super::Outcome;
 use super::choose::Numbered;
 use super::forward::Way;
-use super::parse::{Body, Datagram, Part};
+use super::parse::{Body, Datagram};
 use super::run::Run;
 use super::treat::Flow;
 use super::vip::Vip;
-use crate::tables::{Key, Kind, Reason, Rule, mode};
+use crate::tables::{Key, Kind, Reason, Rule, Service, mode};
 
 impl Run<'_> {
     /// Where the other fragments of a first one went, if that server can still
@@ -21,13 +21,18 @@ impl Run<'_> {
 
     /// Notes where a first fragment goes, whose flow is on `server`. Gives the
     /// server of its datagram: that of the fragments that were faster.
-    pub(super) fn fragments(&mut self, flow: &Flow<'_>, server: u16) -> u16 {
+    /// NAT cannot send a flow's packet to another server, and so sends the
+    /// later fragments after it.
+    pub(super) fn note_fragment(&mut self, flow: &Flow<'_>, server: u16) -> u16 {
         let Some(part) = flow.body.part else {
             return server;
         };
-        let memo = self.memo_of(flow).unwrap_or(server);
+        let mut memo = self.memo_of(flow).unwrap_or(server);
         if memo != server {
             self.count(Reason::FragmentSplit);
+        }
+        if flow.of.service.mode == mode::NAT {
+            memo = server;
         }
         self.remember(&flow.datagram.memo(flow.body, part), memo);
         self.remember(&flow.datagram.hint(flow.body), server);
@@ -48,19 +53,21 @@ impl Run<'_> {
         let rule = self.memory.matching(vips, kind, None);
         let memo = datagram.memo(body, part);
         let hint = datagram.hint(body);
-        let (of, server) = match self.rest_server(&memo, &hint, part) {
-            Some(known) => known,
-            None => match self.rest_choice(rule, &hint) {
-                Rest::Server(of, server) => (of, server),
-                Rest::Empty(of) => return self.no_server(datagram, body, kind, &of.service),
-                Rest::Internal => return self.drop(Reason::Internal),
-                Rest::NoRule => return self.no_rule(datagram, body, vips, kind),
-            },
+        let server = match self.rest_server(rule, &memo, &hint) {
+            Rest::Server(server) => server,
+            Rest::Empty(service, vip) => {
+                self.count_vip(vip, datagram.length());
+                return self.no_server(datagram, body, kind, &service);
+            }
+            Rest::Internal => return self.drop(Reason::Internal),
+            Rest::NoRule => return self.no_rule(datagram, body, vips, kind),
         };
         if let Some(rule) = rule {
             self.count_vip(rule.vip, datagram.length());
         }
-        self.remember(&memo, server);
+        let Some(of) = self.service_of(server) else {
+            return self.drop(Reason::Internal);
+        };
         let way = Way {
             datagram,
             body,
@@ -76,21 +83,32 @@ impl Run<'_> {
         self.forward(way)
     }
 
-    /// The server that the memo or the hint names, and its service.
-    fn rest_server(&mut self, memo: &Key, hint: &Key, _part: Part) -> Option<(Numbered, u16)> {
-        let known = self.remembered(memo).and_then(|server| self.served(server));
-        if known.is_some() {
-            return known;
+    /// The server that the memo names; else that of the hint or of the hash,
+    /// which becomes the memo.
+    fn rest_server(&mut self, rule: Option<Rule>, memo: &Key, hint: &Key) -> Rest {
+        if let Some(server) = self.remembered_server(memo) {
+            return Rest::Server(server);
         }
         self.count(Reason::FragmentEarly);
-        self.remembered(hint).and_then(|server| self.served(server))
+        let hinted = self.remembered_server(hint).map(Rest::Server);
+        let rest = hinted.unwrap_or_else(|| self.rest_choice(rule, hint));
+        if let Rest::Server(server) = rest {
+            self.remember(memo, server);
+        }
+        rest
     }
 
-    /// A server in use with its service.
-    fn served(&self, server: u16) -> Option<(Numbered, u16)> {
+    /// The server that an entry names, if it is in use.
+    fn remembered_server(&self, key: &Key) -> Option<u16> {
+        self.remembered(key)
+            .filter(|server| self.memory.server_in_use(*server).is_some())
+    }
+
+    /// The service of a server.
+    fn service_of(&self, server: u16) -> Option<Numbered> {
         let number = self.memory.server_in_use(server)?.service;
         let service = self.memory.service(number)?;
-        Some((Numbered { number, service }, server))
+        Some(Numbered { number, service })
     }
 
     /// A server for a fragment of which nothing is known.
@@ -101,20 +119,17 @@ impl Run<'_> {
         let Some(service) = self.memory.service(rule.service) else {
             return Rest::Internal;
         };
-        let of = Numbered {
-            number: rule.service,
-            service,
-        };
         if service.slots_count == 0 {
-            return Rest::Empty(of);
+            return Rest::Empty(service, rule.vip);
         }
-        Rest::Server(of, self.by_hash(&service, hint))
+        Rest::Server(self.by_hash(&service, hint))
     }
 }
 
 enum Rest {
-    Empty(Numbered),
+    /// The service and the VIP.
+    Empty(Service, u16),
     Internal,
     NoRule,
-    Server(Numbered, u16),
+    Server(u16),
 }

@@ -77,7 +77,7 @@ impl Run<'_> {
             .map(|entry| entry.meta.server)
             .filter(|server| self.belongs(*server, of.number));
         let hashed = || (of.service.slots_count != 0).then(|| self.by_hash(&of.service, key));
-        known.or_else(hashed)
+        known.or_else(hashed).filter(|server| *server != 0)
     }
 }
 

@@ -1,6 +1,8 @@
 //! NAT: two entries for a flow, one per direction, each saying what packets
 //! become.
 
+use std::net::IpAddr;
+
 use super::choose::{Choice, Numbered, source_key};
 use super::flow::{Entry, is_flow, is_idle};
 use super::forward::Way;
@@ -45,19 +47,19 @@ impl Run<'_> {
                 Err(reason) => return self.drop(reason),
             },
         };
-        self.fragments(&flow, server);
+        self.note_fragment(&flow, server);
         let bytes = flow.datagram.translated(flow.body, &becomes);
-        self.deliver(flow.datagram, server, &bytes)
+        self.deliver(flow.datagram, server, &bytes, becomes.destination)
     }
 
     /// Sends what a datagram became to a server.
-    fn deliver(mut self, datagram: &Datagram, number: u16, bytes: &[u8]) -> Outcome {
+    fn deliver(mut self, datagram: &Datagram, number: u16, bytes: &[u8], to: IpAddr) -> Outcome {
         let Some(server) = self.memory.server_in_use(number) else {
             return self.drop(Reason::Internal);
         };
         self.count_server(number, datagram.length());
         self.replace(datagram, bytes, ether_type(datagram));
-        self.out(&server, server.ip())
+        self.out(&server, to)
     }
 
     /// Notes a packet in the entry of its direction, and in the other's too, so
@@ -179,7 +181,7 @@ impl Run<'_> {
     }
 
     /// The address a client is translated to.
-    fn snat_address(&self, service: &Service, key: &Key) -> Option<std::net::IpAddr> {
+    fn snat_address(&self, service: &Service, key: &Key) -> Option<IpAddr> {
         let (first, count) = if key.source.is_ipv4() {
             (service.sources_base, service.sources4)
         } else {
@@ -233,7 +235,7 @@ impl Run<'_> {
             }
         }
         let bytes = way.datagram.translated(way.body, &becomes);
-        self.deliver(way.datagram, way.server, &bytes)
+        self.deliver(way.datagram, way.server, &bytes, becomes.destination)
     }
 
     // === from the server ===
@@ -314,7 +316,7 @@ impl Run<'_> {
     }
 
     /// Sends an answer to wherever the kernel knows its receiver; else up.
-    fn send_back_to(mut self, datagram: &Datagram, bytes: &[u8], to: std::net::IpAddr) -> Outcome {
+    fn send_back_to(mut self, datagram: &Datagram, bytes: &[u8], to: IpAddr) -> Outcome {
         self.count(Reason::NatReply);
         self.replace(datagram, bytes, ether_type(datagram));
         match self.fib(to) {
@@ -343,8 +345,8 @@ impl Run<'_> {
         };
         self.count(Reason::IcmpError);
         let becomes = entry.becomes.unwrap_or(quoted.key);
-        let (bytes, _) = datagram.error_translated(body, quoted, &becomes);
-        self.deliver(datagram, entry.meta.server, &bytes)
+        let (bytes, to) = datagram.error_translated(body, quoted, &becomes);
+        self.deliver(datagram, entry.meta.server, &bytes, to)
     }
 
     /// An ICMP error to no VIP: about a packet that NAT translated.
@@ -364,12 +366,7 @@ impl Run<'_> {
 impl Datagram {
     /// An ICMP error as it becomes when packets like the quoted one's answers
     /// become `becomes`; and its new destination.
-    fn error_translated(
-        &self,
-        body: &Body,
-        quoted: &Quoted,
-        becomes: &Key,
-    ) -> (Vec<u8>, std::net::IpAddr) {
+    fn error_translated(&self, body: &Body, quoted: &Quoted, becomes: &Key) -> (Vec<u8>, IpAddr) {
         let mut bytes = self.bytes.clone();
         let inner = turned(becomes);
         translate_quoted(&mut bytes, quoted, &inner);

@@ -127,7 +127,7 @@ impl Run<'_> {
         let Some(server) = self.server(&flow) else {
             return self.no_server(datagram, body, key.kind, &service);
         };
-        let server = self.fragments(&flow, server);
+        let server = self.note_fragment(&flow, server);
         let hash = key.hash(self.settings.table_seed);
         self.forward(Way {
             datagram,
@@ -149,8 +149,7 @@ impl Run<'_> {
         kind: Kind,
     ) -> Outcome {
         let vip = vips[0];
-        let whole = body.part.is_none_or(|part| part.first);
-        if kind == Kind::Echo && whole && vip.answers_echo() {
+        if kind == Kind::Echo && body.part.is_none() && vip.answers_echo() {
             return self.echo(datagram, body);
         }
         self.count(Reason::OtherPort);
@@ -172,15 +171,12 @@ impl Run<'_> {
 
     /// Whether an entry that was found still says where its flow goes.
     pub(super) fn is_known(&mut self, entry: &Entry, flow: &Flow<'_>) -> bool {
-        let over = flow.segment.first && entry.meta.state == State::Closing;
-        if is_idle(entry.meta, &flow.of.service.idle, self.now) || over {
-            return false;
-        }
         if !self.belongs(entry.meta.server, flow.of.number) {
             self.count(Reason::Moved);
             return false;
         }
-        true
+        let over = flow.segment.first && entry.meta.state == State::Closing;
+        !over && !is_idle(entry.meta, &flow.of.service.idle, self.now)
     }
 
     /// Notes that a known flow had a packet. True if its entry changed.
