@@ -20,6 +20,9 @@ test:
 test-netns:
     scripts/test.sh netns
 
+charts:
+    scripts/test.sh charts
+
 interop:
     scripts/interop.sh
 

@@ -27,30 +27,9 @@ if [ ${#subjects[@]} -eq 0 ]; then
     subjects=(go carrick)
 fi
 
-# The first Go that is 1.24 or newer, or nothing.
-find_go() {
-    local candidate minor
-    for candidate in "$(command -v go || true)" "${GOROOT:-}/bin/go" /usr/local/go/bin/go /usr/lib/go/bin/go; do
-        [ -x "$candidate" ] || continue
-        minor=$(GOTOOLCHAIN=local "$candidate" env GOVERSION | sed -nE 's/^go1\.([0-9]+).*/\1/p')
-        if [ "${minor:-0}" -ge 24 ]; then
-            echo "$candidate"
-            return
-        fi
-    done
-}
-
-go=$(find_go)
-if [ -z "$go" ]; then
-    cat >&2 <<'MISSING'
-***********************************************************************************
-*  interop.sh: Go 1.24 or newer is MISSING.                                       *
-*  The tests against the Go SDK of Network Service Mesh were NOT RUN.             *
-***********************************************************************************
-MISSING
-    exit 3
-fi
-PATH=$(dirname "$go"):$PATH
+# shellcheck source=scripts/go.sh
+. "$root/scripts/go.sh"
+need_go interop.sh "The tests against the Go SDK of Network Service Mesh"
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/carrick-interop.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT

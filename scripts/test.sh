@@ -6,15 +6,17 @@
 #
 # Parts: unit     in the process, on loopback
 #        netns    real packets in network namespaces (root, or user namespaces)
+#        charts   the Helm charts, rendered without a cluster (needs Go)
 #        interop  against the Go SDK of NSM (needs Go)
 # What a part needs and is missing is installed where that is possible (Debian
 # packages, as root); a part that cannot run is said so and counts as failed,
-# except interop without Go, which is said loudly and counted as not run.
+# except what needs Go where there is none: that is said loudly and counted as
+# not run.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(unit netns interop)
+[ ${#parts[@]} -gt 0 ] || parts=(unit netns charts interop)
 names=()
 results=()
 seconds=()
@@ -74,6 +76,11 @@ netns() {
     fi
 }
 
+charts() {
+    cargo build --locked --quiet -p carrick || return 1
+    CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick scripts/charts.sh
+}
+
 interop() {
     scripts/interop.sh
 }
@@ -87,20 +94,20 @@ for part in "${parts[@]}"; do
     unit | netns)
         if "$part"; then record "$part" passed "$started"; else record "$part" FAILED "$started"; fi
         ;;
-    interop)
-        interop
+    charts | interop)
+        "$part"
         case $? in
-        0) record interop passed "$started" ;;
-        2) record interop "passed (not Go's)" "$started" ;; # ours passed, the SDK's own endpoint did not
+        0) record "$part" passed "$started" ;;
+        2) record "$part" "passed (not Go's)" "$started" ;; # ours passed, the SDK's own endpoint did not
         3)
-            printf '\n%s\n' '!!! Go is missing: the tests against the real NSM SDK DID NOT RUN !!!'
-            record interop 'NOT RUN (no Go)' "$started"
+            printf '\n%s\n' "!!! Go is missing: the part $part DID NOT RUN !!!"
+            record "$part" 'NOT RUN (no Go)' "$started"
             ;;
-        *) record interop FAILED "$started" ;;
+        *) record "$part" FAILED "$started" ;;
         esac
         ;;
     *)
-        echo "no such part: $part (unit, netns, interop)" >&2
+        echo "no such part: $part (unit, netns, charts, interop)" >&2
         exit 2
         ;;
     esac

@@ -29,10 +29,10 @@ macro_rules! on {
 mod changes;
 #[path = "lb/choices.rs"]
 mod choices;
-#[path = "lb/near.rs"]
-mod near;
 #[path = "lb/modes.rs"]
 mod modes;
+#[path = "lb/near.rs"]
+mod near;
 #[path = "lb/packets.rs"]
 mod packets;
 #[path = "lb/preflight.rs"]

@@ -2,7 +2,8 @@ use std::process::{Child, Command, Stdio};
 
 use carrick_tests::{Lab, within_path};
 
-/// A program in a PID namespace of its own, as in a container.
+/// A program in a PID namespace of its own and without any capability, as in a
+/// container.
 struct Contained(Child);
 
 impl Contained {
@@ -10,6 +11,7 @@ impl Contained {
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["setpriv", "--bounding-set=-all", "--inh-caps=-all"])
             .arg(Lab::binary())
             .arg("nsc")
             .stdin(Stdio::null())
@@ -35,7 +37,7 @@ impl Drop for Contained {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_whose_process_number_means_nothing_outside_is_found() {
+async fn a_client_in_a_container_needs_no_capability_and_no_process_number_of_the_node() {
     let mut lab = Lab::new(&["one"]).await;
     lab.start_registry("east", "one");
     lab.start_ipam("one", "172.16.0.0/16");
