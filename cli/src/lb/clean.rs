@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use carrick_lb::kernel::{Kernel, Options};
 use carrick_lb::nft::Nft;
 
 use super::privileges;
@@ -22,7 +23,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn remove(_name: &str) -> Result<()> {
+fn remove(name: &str) -> Result<()> {
+    let ebpf = Kernel::remove(&Options::pins_of(name));
     let nft = Nft::open().and_then(Nft::remove);
+    ebpf.context("cannot remove the eBPF data plane")?;
     nft.context("cannot remove the nftables data plane")
 }

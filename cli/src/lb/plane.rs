@@ -1,13 +1,17 @@
+use std::path::PathBuf;
+
 use carrick_lb::config::{Backend, Balancer};
 use carrick_lb::dataplane::{Applied, Dataplane, Error, FlowRecord, Installed, Plan, Statistics};
+use carrick_lb::kernel::{Kernel, Options};
 use carrick_lb::nft::Nft;
 use carrick_lb::service::Service;
-use tracing::info;
+use tracing::{debug, warn};
 
 /// The data plane of this process.
 #[derive(Debug)]
 pub(super) enum Plane {
-    Nftables(Nft),
+    Ebpf(Kernel, PathBuf),
+    Nftables(Box<Nft>),
 }
 
 impl Plane {
@@ -15,36 +19,58 @@ impl Plane {
     /// earlier process left in it.
     pub(super) fn open(balancer: &Balancer) -> Result<Self, Error> {
         match balancer.backend {
-            Backend::Nftables => Nft::open().map(Self::Nftables),
-            Backend::Ebpf => Err(Error::Unsupported {
-                what: "the eBPF data plane".to_owned(),
-                why: "this build has none".to_owned(),
+            Backend::Ebpf => ebpf(balancer),
+            Backend::Nftables => nftables(balancer),
+            Backend::Auto => ebpf(balancer).or_else(|error| {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "eBPF is not possible here; using nftables");
+                nftables(balancer)
             }),
-            Backend::Auto => {
-                info!("using nftables");
-                Nft::open().map(Self::Nftables)
-            }
         }
     }
 
     /// Takes everything out of the kernel.
     pub(super) fn remove(self) -> Result<(), Error> {
         match self {
+            Self::Ebpf(kernel, pins) => {
+                drop(kernel);
+                Kernel::remove(&pins)
+            }
             Self::Nftables(plane) => plane.remove(),
         }
     }
 
     fn inner(&self) -> &dyn Dataplane {
         match self {
-            Self::Nftables(plane) => plane,
+            Self::Ebpf(plane, _) => plane,
+            Self::Nftables(plane) => plane.as_ref(),
         }
     }
 
     fn inner_mut(&mut self) -> &mut dyn Dataplane {
         match self {
-            Self::Nftables(plane) => plane,
+            Self::Ebpf(plane, _) => plane,
+            Self::Nftables(plane) => plane.as_mut(),
         }
     }
+}
+
+/// The packet program; rules of an earlier run with nftables go.
+fn ebpf(balancer: &Balancer) -> Result<Plane, Error> {
+    let options = Options::of(balancer)?;
+    let kernel = Kernel::open(&options)?;
+    // Without nftables there are no rules either.
+    if let Err(error) = Nft::open().and_then(Nft::remove) {
+        debug!(error = &error as &dyn std::error::Error, "no nftables");
+    }
+    Ok(Plane::Ebpf(kernel, Options::pins_of(&balancer.name)))
+}
+
+/// Rules of nftables; the program of an earlier run with eBPF goes.
+fn nftables(balancer: &Balancer) -> Result<Plane, Error> {
+    let plane = Nft::open()?;
+    Kernel::remove(&Options::pins_of(&balancer.name))?;
+    Ok(Plane::Nftables(Box::new(plane)))
 }
 
 impl Dataplane for Plane {
