@@ -7,8 +7,15 @@ use crate::service::{Mode, Service};
 /// The file system type of BPF pins (`BPF_FS_MAGIC`).
 const BPF_FS: u64 = 0xcafe_4a11;
 
-/// Makes the directory of pins; it must be in a BPF file system.
+/// Where BPF file systems are mounted by convention.
+const USUAL: &str = "/sys/fs/bpf";
+
+/// Makes the directory of pins; it must be in a BPF file system. The usual one
+/// is mounted if it is not, as `ip` and `bpftool` do too.
 pub(super) fn make_pins(pins: &Path) -> Result<(), Error> {
+    if pins.starts_with(USUAL) && !is_bpf_fs(Path::new(USUAL)) {
+        mount(USUAL)?;
+    }
     fs::create_dir_all(pins)
         .map_err(|error| Error::io(format!("create {}", pins.display()), error))?;
     if is_bpf_fs(pins) {
@@ -18,6 +25,13 @@ pub(super) fn make_pins(pins: &Path) -> Result<(), Error> {
         what: format!("pinning in {}", pins.display()),
         why: "it is in no BPF file system; mount one with: mount -t bpf bpf /sys/fs/bpf".into(),
     })
+}
+
+fn mount(path: &str) -> Result<(), Error> {
+    use rustix::mount::{MountFlags, mount};
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("bpf", path, "bpf", flags, None)
+        .map_err(|error| Error::io(format!("mount a BPF file system at {path}"), error.into()))
 }
 
 fn is_bpf_fs(path: &Path) -> bool {

@@ -149,6 +149,17 @@ impl Program {
         &self.tables
     }
 
+    /// The XDP program itself, for a table of programs to call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`]: it is a TC program.
+    pub fn fd(&self) -> Result<aya::programs::ProgramFd, Error> {
+        let program = self.ebpf.program(PROGRAM).expect("the object holds it");
+        let fd = <&Xdp>::try_from(program).and_then(|xdp| Ok(xdp.fd()?.try_clone()?));
+        fd.map_err(|error| Error::access("hand out the packet program", error))
+    }
+
     /// Runs the program once on a frame, on this CPU, attached or not. The
     /// frame counts as received from loopback (interface 1).
     ///
