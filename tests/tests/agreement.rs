@@ -11,6 +11,7 @@
 )]
 
 mod agreement {
+    mod life;
     pub(crate) mod packets;
     pub(crate) mod rig;
     pub(crate) mod state;

@@ -249,6 +249,13 @@ impl Pair {
             .collect()
     }
 
+    /// How often the model counted a reason since the tables were emptied.
+    pub(crate) fn counted(&self, name: &str) -> u64 {
+        let reasons = reasons(self.model.memory.bytes(Table::Counters));
+        let found = reasons.into_iter().find(|(reason, _)| *reason == name);
+        found.expect("a reason of that name").1
+    }
+
     /// Adds what was counted to [`Pair::reasons`].
     pub(crate) fn note_reasons(&mut self) {
         for (name, value) in reasons(self.model.memory.bytes(Table::Counters)) {
