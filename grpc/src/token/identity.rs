@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
-use p256::elliptic_curve::Generate;
-use p256::elliptic_curve::sec1::ToSec1Point;
+use p256::elliptic_curve::rand_core::OsRng;
+use p256::elliptic_curve::sec1::ToEncodedPoint;
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use p256::{PublicKey, SecretKey};
 
@@ -67,7 +67,7 @@ impl Identity {
     /// A new one, from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        Self(SecretKey::generate())
+        Self(SecretKey::random(&mut OsRng))
     }
 
     /// Reads a PEM file, or makes one of mode 0600 with a new key. Blocks, but
@@ -143,7 +143,7 @@ impl Identity {
     /// padding, 44 characters.
     #[must_use]
     pub fn public_key_text(&self) -> String {
-        URL_SAFE_NO_PAD.encode(self.0.public_key().to_sec1_point(true).as_bytes())
+        URL_SAFE_NO_PAD.encode(self.0.public_key().to_encoded_point(true).as_bytes())
     }
 
     /// The private key as the signer wants it.
@@ -194,6 +194,6 @@ fn decoding_key(text: &str) -> Option<DecodingKey> {
     let point = URL_SAFE_NO_PAD.decode(text).ok()?;
     let key = PublicKey::from_sec1_bytes(&point).ok()?;
     Some(DecodingKey::from_ec_der(
-        key.to_sec1_point(false).as_bytes(),
+        key.to_encoded_point(false).as_bytes(),
     ))
 }

@@ -6,7 +6,7 @@ use carrick_chain::{BoxError, Tokens};
 use carrick_types::Token;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use p256::SecretKey;
-use p256::elliptic_curve::Generate;
+use p256::elliptic_curve::rand_core::OsRng;
 
 use super::cache::Cache;
 use super::{Claims, Identity, SpiffeId};
@@ -45,7 +45,7 @@ impl InsecureTokens {
     /// Tokens of `subject`.
     #[must_use]
     pub fn new(subject: SpiffeId, options: &TokenOptions) -> Self {
-        let random = SecretKey::generate().to_bytes();
+        let random = SecretKey::random(&mut OsRng).to_bytes();
         let key = EncodingKey::from_secret(&random);
         Self(Issuer::new(Algorithm::HS256, key, subject, options))
     }
