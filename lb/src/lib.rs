@@ -10,7 +10,6 @@ pub mod nft;
 pub mod packet;
 pub mod policy;
 pub mod preflight;
-pub mod rig;
 pub mod service;
 pub mod tables;
 pub mod unwrap;

@@ -15,10 +15,8 @@ pub(super) struct Arena {
 
 impl Arena {
     pub(super) fn new(size: u32) -> Self {
-        let mut free = Vec::new();
-        free.push(0..size);
         Self {
-            free,
+            free: std::iter::once(0..size).collect(),
             retired: VecDeque::new(),
         }
     }

@@ -110,11 +110,11 @@ impl Kernel {
         book.write_settings(tables);
         read::write_slices(tables, sizes.slices);
         for to in &options.attach {
-            let program = programs
-                .iter_mut()
-                .find(|program| program.hook().object_of(to.hook))
-                .expect("a program was loaded for each hook");
-            attach::attach(program, to, pins)?;
+            let mut programs = programs.iter_mut();
+            // One was loaded for each hook.
+            if let Some(program) = programs.find(|program| program.hook().object_of(to.hook)) {
+                attach::attach(program, to, pins)?;
+            }
         }
         let shared = Arc::new(Shared {
             programs,
@@ -235,18 +235,19 @@ impl Dataplane for Kernel {
         let book = self.shared.book();
         let now = self.shared.now(&book)?;
         let program = self.shared.program();
-        let size = u64::from(book.sizes.journal);
+        let size = book.sizes.journal as usize;
         let region = program.tables().of(Table::Journal);
         let (mut lost, mut left) = (0, limit);
         for (cpu, (taken, head)) in self.journal.iter_mut().zip(heads(program)).enumerate() {
-            if head - *taken > size {
-                lost += head - *taken - size;
-                *taken = head - size;
+            let oldest = head.saturating_sub(size as u64);
+            if *taken < oldest {
+                lost += oldest - *taken;
+                *taken = oldest;
             }
             while *taken < head && left > 0 {
                 *taken += 1;
                 left -= 1;
-                let at = (cpu as u64 * size + (*taken - 1) % size) as usize * JournalRecord::SIZE;
+                let at = (cpu * size + index((*taken - 1) % size as u64)) * JournalRecord::SIZE;
                 let record = JournalRecord::decode(&region.read(at));
                 // Another sequence number: overwritten while it was read.
                 let again = region.long(at).load(Ordering::Acquire);
@@ -276,6 +277,17 @@ impl Dataplane for Kernel {
         flows::each(self.shared.program().tables(), &book, now, show);
         Ok(())
     }
+}
+
+/// A number below the size of a table.
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("tables fit into memory")
+}
+
+/// The budget of a tick.
+fn per_tick(rate: u32, book: &Book) -> u32 {
+    let flows = u128::from(rate) * book.clock.tick.as_millis() / 1_000;
+    u32::try_from(flows).unwrap_or(u32::MAX).max(1)
 }
 
 fn journal_record(

@@ -29,11 +29,7 @@ impl Options {
     ///
     /// [`Error::Access`]: the number of CPUs cannot be read.
     pub fn of(balancer: &Balancer) -> Result<Self, Error> {
-        let mut sizes = Program::sizes_here()?;
-        let flows = |ways: u32| (balancer.flows / ways).max(1_024) / sizes.slices;
-        // Entries beyond the flows, so that most flows find a place.
-        (sizes.buckets4, sizes.nat_buckets4) = (flows(16) * 19 / 4, flows(16));
-        (sizes.buckets6, sizes.nat_buckets6) = (flows(16), flows(32));
+        let sizes = Program::sizes_here(balancer.flows)?;
         let attach = balancer.interfaces.iter().flat_map(|interface| {
             let interface = interface.to_string();
             let hook = match balancer.hook {

@@ -161,13 +161,8 @@ impl Book {
         for number in &plan.remove_vips {
             vips.remove(number);
         }
-        let before: BTreeMap<_, _> = plan
-            .put_services
-            .iter()
-            .map(|put| (put.number, self.services.get(&put.number).cloned()))
-            .collect();
         for (put, ranges) in plan.put_services.iter().zip(taken) {
-            applied.writes += self.put_service(tables, put, ranges, now);
+            applied.writes += self.put_service(tables, put, ranges.as_ref(), now);
         }
         for put in &plan.put_vips {
             vips.insert(
@@ -183,7 +178,6 @@ impl Book {
         self.name_code_points(&mut vips);
         self.write_settings(tables);
         applied.writes += self.put_vips(tables, vips)?;
-        drop(before);
         for number in &plan.remove_services {
             applied.writes += self.remove_service(tables, *number, now);
         }
@@ -265,7 +259,7 @@ impl Book {
         &mut self,
         tables: &Tables,
         put: &PutService,
-        ranges: Option<(Range<u32>, Range<u32>, Range<u32>)>,
+        ranges: Option<&(Range<u32>, Range<u32>, Range<u32>)>,
         now: Instant,
     ) -> usize {
         let old = self.services.remove(&put.number);
@@ -277,7 +271,7 @@ impl Book {
             .map(|server| u32::from(server.weight))
             .sum();
         let mut writes = 1;
-        if let Some((hash, ring, sources)) = &ranges {
+        if let Some((hash, ring, sources)) = ranges {
             write_slots(tables, hash, &put.hash);
             write_slots(tables, ring, &put.ring);
             let (v4, v6) = write_sources(tables, sources, &put.mode);

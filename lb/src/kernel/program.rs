@@ -117,18 +117,22 @@ impl Program {
         })
     }
 
+    fn inner(&self) -> &aya::programs::Program {
+        self.ebpf.program(PROGRAM).expect("the object holds it")
+    }
+
     pub(super) fn probe(&self) -> &Probe {
         &self.probe
     }
 
-    /// Tables as large as this machine asks for.
+    /// Tables as large as this machine asks for, with so many IPv4 flows for each CPU.
     ///
     /// # Errors
     ///
     /// [`Error::Access`]: the number of CPUs cannot be read.
-    pub fn sizes_here() -> Result<Sizes, Error> {
+    pub fn sizes_here(flows: u32) -> Result<Sizes, Error> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::io("count the CPUs", error))?;
-        Ok(Sizes::of_machine(u32::try_from(cpus).unwrap_or(1)))
+        Ok(Sizes::of_machine(u32::try_from(cpus).unwrap_or(1), flows))
     }
 
     /// Where it is meant to run.
@@ -155,7 +159,7 @@ impl Program {
     ///
     /// [`Error::Unsupported`]: it is a TC program.
     pub fn fd(&self) -> Result<aya::programs::ProgramFd, Error> {
-        let program = self.ebpf.program(PROGRAM).expect("the object holds it");
+        let program = self.inner();
         let fd = <&Xdp>::try_from(program).and_then(|xdp| Ok(xdp.fd()?.try_clone()?));
         fd.map_err(|error| Error::access("hand out the packet program", error))
     }
@@ -173,7 +177,7 @@ impl Program {
             data_out: Some(&mut out),
             ..TestRunOptions::default()
         };
-        let program = self.ebpf.program(PROGRAM).expect("the object holds it");
+        let program = self.inner();
         let result = match self.hook {
             Hook::Xdp => <&Xdp>::try_from(program).map(|p| p.test_run(options)),
             Hook::Tc | Hook::TcEgress => {
@@ -222,6 +226,6 @@ impl Tables {
     /// One table.
     #[must_use]
     pub fn of(&self, table: Table) -> &Region {
-        self.0.get(&table).expect("all tables are mapped")
+        &self.0[&table]
     }
 }

@@ -122,8 +122,7 @@ impl Region {
         };
         let (words, rest) = bytes.split_at(whole);
         for chunk in words.chunks_exact(8) {
-            let word = u64::from_le_bytes(chunk.try_into().expect("chunks have 8 bytes"));
-            self.long(at).store(word, Ordering::Release);
+            self.long(at).store(word(chunk), Ordering::Release);
             at += 8;
         }
         for byte in rest {
@@ -131,6 +130,10 @@ impl Region {
             at += 1;
         }
     }
+}
+
+fn word(eight: &[u8]) -> u64 {
+    u64::from_le_bytes(eight.try_into().expect("chunks have 8 bytes"))
 }
 
 impl Drop for Region {

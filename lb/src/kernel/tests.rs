@@ -18,7 +18,7 @@ fn privileged() -> bool {
 
 fn sizes() -> Sizes {
     Sizes {
-        cpus: Program::sizes_here().unwrap().cpus,
+        cpus: Program::sizes_here(1_024).unwrap().cpus,
         fixed_clock: 0,
         ..Sizes::small()
     }

@@ -160,18 +160,20 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Tables for a balancer of one machine: 1,250,000 IPv4 flows in 20 MB,
-    /// 260,000 IPv6 flows, as many translated ones, 8,191 servers.
+    /// Tables for a balancer of one machine, with `flows` IPv4 flows for each
+    /// of up to eight CPUs: 20 bytes for a flow, so that buckets are full to
+    /// four fifths. IPv6 flows and translated flows are an eighth as many.
     #[must_use]
-    pub fn of_machine(cpus: u32) -> Self {
+    pub fn of_machine(cpus: u32, flows: u32) -> Self {
         let slices = 1 << cpus.clamp(1, 8).ilog2();
+        let buckets = |flows: u32| (flows / 16 * 5).max(64);
         Self {
             cpus,
             slices,
-            buckets4: 312_500 / slices,
-            buckets6: 65_536 / slices,
-            nat_buckets4: 131_072 / slices,
-            nat_buckets6: 32_768 / slices,
+            buckets4: buckets(flows),
+            buckets6: buckets(flows / 8),
+            nat_buckets4: buckets(flows / 4),
+            nat_buckets6: buckets(flows / 16),
             vip_buckets: 4_096,
             rules: 4_096,
             services: 512,

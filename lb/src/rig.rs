@@ -1,1 +1,0 @@
-//! A rig that measures a packet program with any number of flows.
