@@ -34,9 +34,13 @@ inlined u32 make_meta(u32 server, u32 kind, u32 state, u32 stamp)
 	return (server & 0x7fff) | kind << 15 | state << 18 | stamp << 20;
 }
 
+/* Ticks since it was seen. A packet on another CPU may have seen it after this
+ * one asked for the time: what would be that old is new. */
 inlined u32 meta_age(u32 meta, u32 now)
 {
-	return (now - (meta >> 20)) & 0xfff;
+	u32 age = (now - (meta >> 20)) & 0xfff;
+
+	return age < FUTURE ? age : 0;
 }
 
 inlined int is_idle(u32 meta, const u16 *limits, u32 now)

@@ -103,10 +103,7 @@ impl Kernel {
         };
         let mut book = book;
         book.mtu = options.mtu;
-        let per_tick = |rate: u32| u64::from(rate) * book.clock.tick.as_millis() as u64 / 1000;
-        book.settings.budget = options.flow_rate.map_or(0, |rate| {
-            u32::try_from(per_tick(rate)).unwrap_or(u32::MAX).max(1)
-        });
+        book.settings.budget = options.flow_rate.map_or(0, |rate| per_tick(rate, &book));
         book.write_settings(tables);
         read::write_slices(tables, sizes.slices);
         for to in &options.attach {

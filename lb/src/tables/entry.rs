@@ -45,6 +45,9 @@ pub struct Meta {
     pub stamp: u16,
 }
 
+/// From this age on an entry is not old but of the near future.
+const FUTURE: u16 = 4_064;
+
 impl Meta {
     /// Greatest server number an entry can name.
     pub const MAX_SERVER: u16 = 0x7fff;
@@ -69,10 +72,12 @@ impl Meta {
         })
     }
 
-    /// Ticks since it was seen.
+    /// Ticks since it was seen. What would be 4,064 or older was touched by a
+    /// packet on another CPU after `now` was asked for, and is new.
     #[must_use]
     pub fn age(self, now: u16) -> u16 {
-        now.wrapping_sub(self.stamp) & 0xfff
+        let age = now.wrapping_sub(self.stamp) & 0xfff;
+        if age < FUTURE { age } else { 0 }
     }
 }
 
