@@ -51,9 +51,12 @@ impl Shared {
             })
     }
 
-    /// Frees idle flows and asks again where servers are.
+    /// Frees flows that are idle or whose server is gone, and asks again where
+    /// servers are.
     fn round(&self) {
         let mut book = self.book();
+        let gone = std::mem::take(&mut book.unclean);
+        flows::purge(self.program().tables(), &book.sizes, &gone);
         if let Ok(now) = self.now(&book) {
             flows::sweep(self.program().tables(), &book, now);
         }

@@ -1,6 +1,7 @@
 //! The flow tables from control's side: with the same compare-and-swap as the
 //! packet program.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -93,28 +94,32 @@ impl Shape {
     }
 }
 
-/// Frees all entries of a server that is gone.
-pub(super) fn purge(tables: &Tables, sizes: &Sizes, server: ServerNumber) {
+/// Frees all entries of servers that are gone.
+pub(super) fn purge(tables: &Tables, sizes: &Sizes, gone: &BTreeSet<ServerNumber>) {
+    if gone.is_empty() {
+        return;
+    }
+    let is_gone = |meta: Meta| {
+        meta.state != State::Claimed
+            && ServerNumber::new(meta.server).is_some_and(|server| gone.contains(&server))
+    };
     for shape in SHAPES {
         let region = tables.of(shape.table);
         for at in (0..sizes.bytes(shape.table)).step_by(shape.entry) {
             let word = region.word(at + shape.meta);
             let meta = word.load(Ordering::Relaxed);
-            let names = Meta::decode(meta)
-                .is_some_and(|meta| meta.server == server.get() && meta.state != State::Claimed);
-            if names {
+            if Meta::decode(meta).is_some_and(is_gone) {
                 let _ = word.compare_exchange(meta, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
     }
-    let load = tables.of(Table::Loads).long(server.index() * 8);
-    let left = load.swap(0, Ordering::AcqRel);
-    let service = Server::decode(
-        &tables
-            .of(Table::Servers)
-            .read(server.index() * Server::SIZE),
-    );
-    give_back(tables, service.service, left);
+    for server in gone {
+        let load = tables.of(Table::Loads).long(server.index() * 8);
+        let left = load.swap(0, Ordering::AcqRel);
+        let at = server.index() * Server::SIZE;
+        let service = Server::decode(&tables.of(Table::Servers).read(at)).service;
+        give_back(tables, service, left);
+    }
 }
 
 fn give_back(tables: &Tables, service: u16, flows: u64) {
@@ -171,8 +176,11 @@ fn is_idle(book: &Book, meta: Meta, now: u16) -> bool {
         }
         _ => book.settings.idle[meta.kind as usize * 4 + meta.state as usize],
     };
-    meta.age(now) > limit
+    (limit + 1..FUTURE).contains(&meta.age(now))
 }
+
+/// From this age on, in ticks, an entry is not old: a packet touched it after `now` was asked for.
+const FUTURE: u16 = 4_096 - 32;
 
 /// Shows every live flow once.
 pub(super) fn each(tables: &Tables, book: &Book, now: u16, show: &mut dyn FnMut(FlowRecord)) {

@@ -190,8 +190,9 @@ impl Book {
 
     fn put_server(&mut self, program: &Program, put: &PutServer) -> usize {
         let tables = program.tables();
-        if self.unclean.remove(&put.number) {
-            super::flows::purge(tables, &self.sizes, put.number);
+        if self.unclean.contains(&put.number) {
+            let gone = std::mem::take(&mut self.unclean);
+            super::flows::purge(tables, &self.sizes, &gone);
         }
         let value = server_value(put, self.servers.get(&put.number));
         let value = match super::hops::resolve(program, address_of(&value)) {

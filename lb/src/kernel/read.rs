@@ -29,9 +29,14 @@ pub(super) fn write_slices(tables: &Tables, slices: u32) {
         .store(slices, Ordering::Release);
 }
 
-/// The sizes of pinned tables; `None` if there are none.
+/// The sizes of pinned tables; `None` if there are none, or only some because
+/// a process died while it made them.
 pub(super) fn pinned_sizes(pins: &Path) -> Result<Option<Sizes>, Error> {
-    if !pins.join(Table::Settings.name()).exists() {
+    if !Table::ALL
+        .iter()
+        .all(|table| pins.join(table.name()).exists())
+    {
+        super::attach::remove(pins)?;
         return Ok(None);
     }
     let failed = |table: Table, error: Box<dyn std::error::Error + Send + Sync>| {
@@ -42,9 +47,15 @@ pub(super) fn pinned_sizes(pins: &Path) -> Result<Option<Sizes>, Error> {
     };
     let entries = |table: Table| -> Result<u32, Error> {
         let info = open(table)?.info();
-        Ok(info
-            .map_err(|error| failed(table, error.into()))?
-            .max_entries())
+        let info = info.map_err(|error| failed(table, error.into()))?;
+        if info.value_size() as usize != table.value_size() {
+            return Err(Error::Unsupported {
+                what: format!("taking over {}", pins.display()),
+                why: "another release made these tables; remove them with `carrick lb clean`"
+                    .into(),
+            });
+        }
+        Ok(info.max_entries())
     };
     let settings = Region::map(open(Table::Settings)?.fd(), Settings::SIZE)
         .map_err(|error| failed(Table::Settings, error.into()))?;
