@@ -33,7 +33,7 @@ pub enum Verdict {
     EvenerThanChance,
     /// As independent random choices would be.
     Random,
-    /// Less even than chance would have it: shares differ.
+    /// Less even than chance would have it: shares differ, or there is nothing to share.
     Uneven,
 }
 
@@ -113,7 +113,9 @@ impl Spread {
     /// What chi-square says.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if self.max - self.min <= 1 {
+        if self.connections == 0 {
+            Verdict::Uneven
+        } else if self.max - self.min <= 1 {
             Verdict::Even
         } else if self.chi_square < quantile(self.degrees(), -Z_995) {
             Verdict::EvenerThanChance
@@ -217,6 +219,7 @@ mod tests {
         assert!(spread.p_value() <= 1.0);
         let silent = Spread::of([], 5);
         assert_eq!((silent.missing, silent.connections), (5, 0));
+        assert_eq!(silent.verdict(), Verdict::Uneven);
     }
 
     proptest! {

@@ -110,12 +110,20 @@ fn one(options: &Options, mut ours: Ours, config: &Config, tell: &mut Tell) -> R
         let (gauge, stop) = (gauge.clone(), stop.clone());
         move || watch_flows(&watch, gauge, stop)
     });
-    let changed = change(&mut ours, config, &gauge, flows, tell);
+    let done = change(&mut ours, config, &gauge, flows, tell);
     stop.cancel();
     let report = watching
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let changes = changed?;
+    let changes = done?;
+    let reasons: Vec<_> = ours
+        .reasons()?
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if !reasons.is_empty() {
+        tell(&format!("  the data plane counted: {}", reasons.join(", ")));
+    }
     let removed = config
         .servers
         .first()

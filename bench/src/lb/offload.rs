@@ -1,4 +1,4 @@
-//! What interfaces leave to the hardware, which a veth does not have.
+//! What interfaces do to packets on their own account.
 
 use std::io;
 
@@ -7,6 +7,8 @@ use nix::libc;
 
 /// `ETHTOOL_STXCSUM` of linux/ethtool.h.
 const SET_TRANSMIT_CHECKSUMS: u32 = 0x17;
+/// `ETHTOOL_SGRO`.
+const SET_RECEIVE_OFFLOAD: u32 = 0x2c;
 
 /// struct `ethtool_value`.
 #[repr(C)]
@@ -23,19 +25,22 @@ struct Request {
     unused: [u64; 2],
 }
 
-/// Has an interface of this thread's namespace write checksums itself. A frame that a packet program redirects carries
-/// no word of a checksum that is still to be made.
-pub(super) fn write_checksums(interface: &str) -> Result<()> {
+/// Makes an interface of this thread's namespace fit for frames that packet programs redirect. They carry no word of a
+/// checksum that is still to be made, so it writes those itself; and a veth takes them only if it polls, as it does
+/// for receive offload.
+pub(super) fn take_redirected(interface: &str) -> Result<()> {
+    set(interface, SET_TRANSMIT_CHECKSUMS, 0)?;
+    set(interface, SET_RECEIVE_OFFLOAD, 1)
+}
+
+fn set(interface: &str, command: u32, data: u32) -> Result<()> {
     let mut name = [0; libc::IFNAMSIZ];
     ensure!(
         interface.len() < name.len(),
         "{interface} is no interface's name"
     );
     name[..interface.len()].copy_from_slice(interface.as_bytes());
-    let mut value = Value {
-        command: SET_TRANSMIT_CHECKSUMS,
-        data: 0,
-    };
+    let mut value = Value { command, data };
     let request = Request {
         name,
         value: &raw mut value,
@@ -53,7 +58,7 @@ pub(super) fn write_checksums(interface: &str) -> Result<()> {
     };
     ensure!(
         result == 0,
-        "{interface} keeps leaving checksums to others: {}",
+        "{interface} does not take a setting of ethtool: {}",
         io::Error::last_os_error()
     );
     Ok(())

@@ -151,8 +151,19 @@ impl Ours {
         })
     }
 
+    /// What its data plane counted besides balanced packets, by reason; none that is zero.
+    pub(super) fn reasons(&self) -> Result<Vec<(String, u64)>> {
+        let status: Value = serde_json::from_str(&self.get("/status")?)?;
+        let reasons = status["balancer"]["reasons"]
+            .as_object()
+            .into_iter()
+            .flatten();
+        let counts = reasons.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
+        Ok(counts.filter(|(_, count)| *count > 0).collect())
+    }
+
     /// The packet program that it has attached to an interface.
-    pub(super) fn program(&self, namespace: &str, interface: &str) -> Result<ProgramFd> {
+    pub(super) fn program(namespace: &str, interface: &str) -> Result<ProgramFd> {
         let shown = within(namespace, || {
             let mut command = Command::new("ip");
             command.args(["-json", "link", "show", "dev", interface]);

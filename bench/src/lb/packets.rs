@@ -124,7 +124,8 @@ impl<'a> Bench<'a> {
                 plane: Plane::Xdp,
                 policy: "weighted-round-robin",
                 mode,
-                more: String::new(),
+                // 20 MB of IPv4 flows.
+                more: ", flows: 1250000".into(),
                 servers: world.servers().map(|address| (address, 1)).collect(),
             };
             let ours = match Ours::start(&self.options.carrick, BALANCER, &config) {
@@ -136,11 +137,12 @@ impl<'a> Bench<'a> {
             };
             let contender = Contender {
                 name: format!("carrick, {name}"),
-                program: ours.program(BALANCER, "b0")?,
+                program: Ours::program(BALANCER, "b0")?,
                 vip: VIP.into(),
                 whole: name == "IPIP",
             };
             self.contender(&contender, tell)?;
+            drop(ours);
         }
         Ok(())
     }

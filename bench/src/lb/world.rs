@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::netns::{ip, sysctl, within};
-use super::offload::write_checksums;
+use super::offload::take_redirected;
 
 pub(super) const CLIENT: &str = "client";
 pub(super) const BALANCER: &str = "balancer";
@@ -90,7 +90,7 @@ impl World {
                  route add local {} dev lo\n",
                 sources()
             ))?;
-            write_checksums("c0")?;
+            take_redirected("c0")?;
             loose()
         })?;
         within(SERVERS, || {
@@ -100,7 +100,7 @@ impl World {
             }
             writeln!(batch, "route add default via 10.1.255.254")?;
             ip(&batch)?;
-            write_checksums("s0")?;
+            take_redirected("s0")?;
             loose()
         })?;
         let mut command = Command::new(carrick);
