@@ -49,7 +49,7 @@ inlined int later_fragment(struct packet *p, const struct vip *vip, struct match
 		return 0;
 	p->hash = hash_key(p->source, p->destination, p->protocol, HINT, settings->table_seed, v6);
 	rule = match_rule(p, vip, p->kind, ANY_PORT, m, v6);
-	p->dscp = m->dscp;
+	p->dscp = rule ? m->dscp : 0;
 	number = datagram_server(p, settings, FRAGMENT, v6);
 	if (!number) {
 		count(FRAGMENT_EARLY);
