@@ -10,7 +10,7 @@ use carrick_lb::tables::Kind;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::state::{CLIENT_HOSTS, PORTS, SERVER_HOSTS, VIP_HOSTS, address, kind};
+use super::state::{CLIENT_HOSTS, PORTS, SERVER_HOSTS, VIP_HOSTS, address, kind, last};
 
 /// A packet made of nothing but choices.
 #[derive(Clone, Debug)]
@@ -222,13 +222,9 @@ impl Damage {
 /// A packet that follows from an earlier frame.
 #[derive(Clone, Debug)]
 pub(crate) enum Following {
-    /// The receiver of it answers.
-    Answer {
-        flags: u8,
-        fragment: Option<(u16, bool, u16)>,
-    },
-    /// Its sender sends another one.
-    Again {
+    /// The next of its flow: another one to a VIP, or the answer of its
+    /// receiver.
+    Next {
         flags: u8,
         fragment: Option<(u16, bool, u16)>,
     },
@@ -242,19 +238,25 @@ pub(crate) enum Following {
 }
 
 pub(crate) fn following() -> impl Strategy<Value = Following> {
-    let fragment = || {
-        prop_oneof![
-            3 => Just(None),
-            1 => (select(vec![0_u16, 0, 4]), any::<bool>(), 0..3_u16).prop_map(Some),
-        ]
-    };
+    let part = (select(vec![0_u16, 0, 4]), any::<bool>(), 0..2_u16);
+    let fragment = prop_oneof![1 => Just(None), 1 => part.prop_map(Some)];
+    let next = (flags(), fragment);
+    let shown = prop_oneof![4 => Just(255), 1 => 0..70_u8];
+    let error = (any::<bool>(), any::<bool>(), 0..5_u8, shown);
     prop_oneof![
-        3 => (flags(), fragment()).prop_map(|(flags, fragment)| Following::Answer { flags, fragment }),
-        3 => (flags(), fragment()).prop_map(|(flags, fragment)| Following::Again { flags, fragment }),
-        2 => (any::<bool>(), any::<bool>(), 0..5_u8, prop_oneof![4 => Just(255), 1 => 0..70_u8]).prop_map(
-            |(turned, router, problem, shown)| Following::Error { turned, router, problem, shown },
-        ),
+        4 => next.prop_map(|(flags, fragment)| Following::Next { flags, fragment }),
+        1 => error.prop_map(|(turned, router, problem, shown)| Following::Error {
+            turned,
+            router,
+            problem,
+            shown,
+        }),
     ]
+}
+
+/// Whether an address is one that VIPs have.
+fn is_vip(address: IpAddr) -> bool {
+    VIP_HOSTS.contains(&last(address))
 }
 
 impl Following {
@@ -263,8 +265,10 @@ impl Following {
         let (ethernet, bytes) = Ethernet::decode(earlier).ok()?;
         let packet = Packet::decode(bytes).ok()?;
         let packet = match self {
-            Self::Answer { flags, fragment } => part(&turned(&packet, *flags)?, *fragment),
-            Self::Again { flags, fragment } => part(&with_flags(packet, *flags), *fragment),
+            Self::Next { flags, fragment } if is_vip(packet.ip.destination()) => {
+                part(&with_flags(packet, *flags), *fragment)
+            }
+            Self::Next { flags, fragment } => part(&turned(&packet, *flags)?, *fragment),
             Self::Error {
                 turned: turn,
                 router,

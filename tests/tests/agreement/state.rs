@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use carrick_lb::model::Memory;
 use carrick_lb::tables::{
-    Kind, Rule, SERVER_HAS_KEY, SERVER_IN_USE, SERVER_V6, Server, Service, Settings, Sizes,
-    VERSIONS, View, Vip4, Vip6, VipPrefix, mode,
+    Kind, Rule, SERVER_HAS_KEY, SERVER_IN_USE, SERVER_V6, SETTING_NAT, Server, Service, Settings,
+    Sizes, VERSIONS, View, Vip4, Vip6, VipPrefix, mode,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -78,9 +78,9 @@ pub(crate) fn address(v6: bool, host: u8) -> IpAddr {
 }
 
 /// Hosts that VIPs have.
-pub(crate) const VIP_HOSTS: [u8; 4] = [1, 2, 3, 4];
+pub(crate) const VIP_HOSTS: [u8; 2] = [1, 2];
 /// Hosts that clients have.
-pub(crate) const CLIENT_HOSTS: [u8; 4] = [65, 66, 67, 129];
+pub(crate) const CLIENT_HOSTS: [u8; 3] = [65, 66, 129];
 /// Hosts that servers have; the kernel knows the way to the first two.
 pub(crate) const SERVER_HOSTS: [u8; 6] = [192, 193, 194, 195, 196, 197];
 /// Hosts that packets are translated from.
@@ -293,24 +293,59 @@ fn vip() -> impl Strategy<Value = VipState> {
     )
 }
 
-/// Any state.
+/// Any state; some have nothing but NAT.
 pub(crate) fn state() -> impl Strategy<Value = State> {
     let services = proptest::collection::vec(service(), usize::from(SERVICES));
     let servers = proptest::collection::vec(server(), usize::from(SERVERS));
     let vips = proptest::collection::vec(vip(), 1..12);
-    (settings(), services, servers, vips).prop_map(|(settings, services, servers, vips)| {
-        let hosts = SNAT_HOSTS.into_iter().cycle().take(8);
-        let sources = hosts
-            .enumerate()
-            .map(|(at, host)| padded(address(at % 6 >= 3, host)));
-        State {
-            settings,
-            services,
-            servers,
-            vips,
-            sources: sources.collect(),
+    let nat = prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    (settings(), services, servers, vips, nat).prop_map(
+        |(settings, services, servers, vips, nat)| {
+            let hosts = SNAT_HOSTS.into_iter().cycle().take(8);
+            let sources = hosts.enumerate();
+            let sources = sources.map(|(at, host)| padded(address(at % 6 >= 3, host)));
+            let mut state = State {
+                settings,
+                services,
+                servers,
+                vips,
+                sources: sources.collect(),
+            };
+            if let Some(v6) = nat {
+                state.make_nat(v6);
+            }
+            state
+        },
+    )
+}
+
+impl State {
+    /// Makes all services NAT, and all VIPs of one family.
+    fn make_nat(&mut self, v6: bool) {
+        self.settings.flags |= SETTING_NAT;
+        for service in &mut self.services {
+            service.v6 = v6;
+            service.service.mode = mode::NAT;
         }
-    })
+        for vip in &mut self.vips {
+            let full: u8 = if vip.address.is_ipv6() { 128 } else { 32 };
+            let shorter = full - vip.length;
+            vip.address = address(v6, last(vip.address));
+            vip.length = if v6 {
+                128 - shorter
+            } else {
+                32_u8.saturating_sub(shorter)
+            };
+        }
+    }
+}
+
+/// The last byte of an address, which tells hosts apart.
+pub(crate) fn last(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
 }
 
 impl State {
