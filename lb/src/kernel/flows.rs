@@ -176,11 +176,8 @@ fn is_idle(book: &Book, meta: Meta, now: u16) -> bool {
         }
         _ => book.settings.idle[meta.kind as usize * 4 + meta.state as usize],
     };
-    (limit + 1..FUTURE).contains(&meta.age(now))
+    meta.age(now) > limit
 }
-
-/// From this age on, in ticks, an entry is not old: a packet touched it after `now` was asked for.
-const FUTURE: u16 = 4_096 - 32;
 
 /// Shows every live flow once.
 pub(super) fn each(tables: &Tables, book: &Book, now: u16, show: &mut dyn FnMut(FlowRecord)) {
