@@ -6,17 +6,18 @@
 #
 # Parts: unit     in the process, on loopback
 #        netns    real packets in network namespaces (root, or user namespaces)
+#        bpf      the packet programs, built again and compared (needs clang-19)
 #        charts   the Helm charts, rendered without a cluster (needs Go)
 #        interop  against the Go SDK of NSM (needs Go)
 # What a part needs and is missing is installed where that is possible (Debian
 # packages, as root); a part that cannot run is said so and counts as failed,
-# except what needs Go where there is none: that is said loudly and counted as
-# not run.
+# except what needs Go or clang-19 where there is none: that is said loudly and
+# counted as not run.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(unit netns charts interop)
+[ ${#parts[@]} -gt 0 ] || parts=(unit bpf netns charts interop)
 names=()
 results=()
 seconds=()
@@ -45,13 +46,14 @@ need_linker() {
     fi
 }
 
-# What the network namespaces, interfaces, processes and sockets of this
+# What the network namespaces, interfaces, processes, sockets and pins of this
 # machine look like; the same before and after, or something was left over.
 world() {
     echo "namespaces:" && ls /run/netns 2>/dev/null
     echo "interfaces:" && ls /sys/class/net
     echo "processes:" && pgrep -l '^carrick' 2>/dev/null
     echo "files:" && ls -d /run/carrick* /tmp/carrick-test-* 2>/dev/null
+    echo "pinned programs:" && ls -d /sys/fs/bpf/carrick* 2>/dev/null
     echo "mounts:" && grep -c nsfs /proc/self/mounts
     return 0
 }
@@ -76,9 +78,23 @@ netns() {
     fi
 }
 
+# Others take the objects as they are committed; whoever changes them needs the
+# compiler they are pinned to.
+bpf() {
+    if ! have clang-19 && [ "$(id -u)" = 0 ] && have apt-get; then
+        note "installing clang-19"
+        apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends clang-19 llvm-19 >/dev/null
+    fi
+    scripts/bpf.sh
+}
+
 charts() {
     cargo build --locked --quiet -p carrick || return 1
     CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick scripts/charts.sh
+}
+
+what_is_missing() {
+    if [ "$1" = bpf ]; then echo clang-19; else echo Go; fi
 }
 
 interop() {
@@ -94,20 +110,20 @@ for part in "${parts[@]}"; do
     unit | netns)
         if "$part"; then record "$part" passed "$started"; else record "$part" FAILED "$started"; fi
         ;;
-    charts | interop)
+    bpf | charts | interop)
         "$part"
         case $? in
         0) record "$part" passed "$started" ;;
         2) record "$part" "passed (not Go's)" "$started" ;; # ours passed, the SDK's own endpoint did not
         3)
-            printf '\n%s\n' "!!! Go is missing: the part $part DID NOT RUN !!!"
-            record "$part" 'NOT RUN (no Go)' "$started"
+            printf '\n%s\n' "!!! $(what_is_missing "$part") is missing: the part $part DID NOT RUN !!!"
+            record "$part" "NOT RUN (no $(what_is_missing "$part"))" "$started"
             ;;
         *) record "$part" FAILED "$started" ;;
         esac
         ;;
     *)
-        echo "no such part: $part (unit, netns, charts, interop)" >&2
+        echo "no such part: $part (unit, bpf, netns, charts, interop)" >&2
         exit 2
         ;;
     esac
