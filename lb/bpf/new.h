@@ -76,7 +76,7 @@ inlined int new_flow(struct packet *p, const struct match *m, u32 *known, u32 fo
 {
 	struct settings *settings = get_settings();
 	struct service *service = get_service(m->service);
-	u32 tick, hashed, choice = forced, decided = forced, meta;
+	u32 tick, choice = forced, decided = forced, meta;
 	u64 h;
 
 	if (!settings || !service)
@@ -85,18 +85,17 @@ inlined int new_flow(struct packet *p, const struct match *m, u32 *known, u32 fo
 		return -1;
 	tick = now(settings);
 	h = hash_key(p->source, p->destination, p->ports, p->kind, settings->slot_seed, v6);
-	hashed = by_hash(service, h);
 	if (!within_budget(settings, tick)) {
 		count(FLOOD);
 		if (!is_nat)
-			return forced ? forced : hashed;
+			return forced ? forced : by_hash(service, h);
 		count(NAT_NO_ROOM);
 		return 0;
 	}
 	if (!choice) {
 		if ((p->kind == TCP || p->kind == SCTP) && !p->first) {
 			count(UNKNOWN);
-			choice = hashed;
+			choice = by_hash(service, h);
 		} else if (service->affinity) {
 			u32 name[4] = { m->service };
 
@@ -125,7 +124,7 @@ inlined int new_flow(struct packet *p, const struct match *m, u32 *known, u32 fo
 		}
 	} else if (!store_flow(p, settings, known, meta, tick, v6)) {
 		count(FULL);
-		return decided ? decided : hashed;
+		return decided ? decided : by_hash(service, h);
 	}
 	count_new(m, choice);
 	if (first_state(p) != CLOSING)

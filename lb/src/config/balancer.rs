@@ -20,7 +20,7 @@ pub struct Balancer {
     pub interfaces: Vec<IfName>,
     /// Its own addresses.
     pub local: Local,
-    /// Flows of each family that each CPU can remember.
+    /// IPv4 flows that can be remembered; IPv6 and translated ones an eighth of that.
     pub flows: u32,
     /// New flows per second and CPU that are remembered; those beyond go by
     /// hash. `None` is no limit.

@@ -125,7 +125,7 @@ impl Program {
         &self.probe
     }
 
-    /// Tables as large as this machine asks for, with so many IPv4 flows for each CPU.
+    /// Tables as large as this machine asks for, for so many IPv4 flows.
     ///
     /// # Errors
     ///

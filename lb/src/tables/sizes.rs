@@ -160,16 +160,19 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Tables for a balancer of one machine, with `flows` IPv4 flows for each
-    /// of up to eight CPUs: 20 bytes for a flow, so that buckets are full to
-    /// four fifths. IPv6 flows and translated flows are an eighth as many.
+    /// Tables for a balancer of one machine with so many CPUs, for `flows` IPv4
+    /// flows: 20 bytes for each, so that buckets are full to four fifths. IPv6
+    /// flows and translated flows are an eighth as many.
+    ///
+    /// All CPUs share one slice: entries are claimed by compare-and-swap, and a
+    /// flow that changes its CPU is found at once. More slices keep CPUs out of
+    /// each other's memory, but a new flow must then be looked for in all.
     #[must_use]
     pub fn of_machine(cpus: u32, flows: u32) -> Self {
-        let slices = 1 << cpus.clamp(1, 8).ilog2();
         let buckets = |flows: u32| (flows / 16 * 5).max(64);
         Self {
             cpus,
-            slices,
+            slices: 1,
             buckets4: buckets(flows),
             buckets6: buckets(flows / 8),
             nat_buckets4: buckets(flows / 4),
