@@ -15,8 +15,8 @@ use super::ours::{Config, Ours, Plane};
 use super::world::{BALANCER, CLIENT, World, sources, target};
 use super::{Options, Tell};
 
-/// Each flow is asked once in this time.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Each flow is asked once in this time, and if there is little time.
+const INTERVALS: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(250)];
 /// Longest wait until all flows are open.
 const OPENING: Duration = Duration::from_secs(60);
 
@@ -92,6 +92,7 @@ fn changes(all: &[(Ipv4Addr, u16)]) -> Vec<(&'static str, Vec<(Ipv4Addr, u16)>)>
 }
 
 fn one(options: &Options, mut ours: Ours, config: &Config, tell: &mut Tell) -> Result<Live> {
+    let interval = INTERVALS[usize::from(options.quick)];
     let flows = if options.quick {
         500
     } else {
@@ -99,7 +100,8 @@ fn one(options: &Options, mut ours: Ours, config: &Config, tell: &mut Tell) -> R
     };
     let watch = Watch {
         flows,
-        interval: INTERVAL,
+        interval,
+        stall: interval,
         concurrency: 128,
         sources: Some(sources()),
         seed: fastrand::u64(..),
@@ -110,20 +112,13 @@ fn one(options: &Options, mut ours: Ours, config: &Config, tell: &mut Tell) -> R
         let (gauge, stop) = (gauge.clone(), stop.clone());
         move || watch_flows(&watch, gauge, stop)
     });
-    let done = change(&mut ours, config, &gauge, flows, tell);
+    let done = change(&mut ours, config, &gauge, (flows, interval), tell);
     stop.cancel();
     let report = watching
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let changes = done?;
-    let reasons: Vec<_> = ours
-        .reasons()?
-        .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
-    if !reasons.is_empty() {
-        tell(&format!("  the data plane counted: {}", reasons.join(", ")));
-    }
+    ours.tell_reasons(tell)?;
     let removed = config
         .servers
         .first()
@@ -147,7 +142,7 @@ fn change(
     ours: &mut Ours,
     config: &Config,
     gauge: &Gauge,
-    flows: u64,
+    (flows, interval): (u64, Duration),
     tell: &mut Tell,
 ) -> Result<usize> {
     let begin = std::time::Instant::now();
@@ -168,10 +163,10 @@ fn change(
             ..config.clone()
         })?;
         // Every flow is asked at least once after each change.
-        super::rest(INTERVAL + INTERVAL / 2);
+        super::rest(interval + interval / 2);
     }
     // What is silent by then is broken.
-    super::rest(2 * INTERVAL);
+    super::rest(2 * interval);
     Ok(changes.len())
 }
 

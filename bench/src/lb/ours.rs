@@ -151,15 +151,21 @@ impl Ours {
         })
     }
 
-    /// What its data plane counted besides balanced packets, by reason; none that is zero.
-    pub(super) fn reasons(&self) -> Result<Vec<(String, u64)>> {
+    /// Tells what its data plane counted besides balanced packets, by reason.
+    pub(super) fn tell_reasons(&self, tell: &mut super::Tell) -> Result<()> {
         let status: Value = serde_json::from_str(&self.get("/status")?)?;
         let reasons = status["balancer"]["reasons"]
             .as_object()
             .into_iter()
             .flatten();
-        let counts = reasons.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
-        Ok(counts.filter(|(_, count)| *count > 0).collect())
+        let counted = reasons.filter(|(_, count)| count.as_u64() > Some(0));
+        let counted: Vec<_> = counted
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if !counted.is_empty() {
+            tell(&format!("  the data plane counted: {}", counted.join(", ")));
+        }
+        Ok(())
     }
 
     /// The packet program that it has attached to an interface.

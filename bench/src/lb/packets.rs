@@ -18,7 +18,7 @@ use super::{Options, Tell};
 pub(super) const PORT: u16 = 80;
 
 /// New flows of one round, and the pause before it: programs that store so many a second at most shall store them all.
-const NEW: (u32, Duration) = (50_000, Duration::from_millis(1100));
+const NEW: (u32, Duration) = (100_000, Duration::from_millis(1100));
 
 /// How packets get to servers: names, and as the balancer's file has them.
 const MODES: [(&str, &str); 7] = [
@@ -124,8 +124,11 @@ impl<'a> Bench<'a> {
                 plane: Plane::Xdp,
                 policy: "weighted-round-robin",
                 mode,
-                // 20 MB of IPv4 flows.
-                more: ", flows: 1250000".into(),
+                // 20 MB of IPv4 flows; translated ones take more room.
+                more: format!(
+                    ", flows: {}",
+                    if name == "NAT" { 4_000_000 } else { 1_250_000 }
+                ),
                 servers: world.servers().map(|address| (address, 1)).collect(),
             };
             let ours = match Ours::start(&self.options.carrick, BALANCER, &config) {
@@ -142,7 +145,7 @@ impl<'a> Bench<'a> {
                 whole: name == "IPIP",
             };
             self.contender(&contender, tell)?;
-            drop(ours);
+            ours.tell_reasons(tell)?;
         }
         Ok(())
     }
