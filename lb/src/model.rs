@@ -20,6 +20,8 @@ mod parse;
 mod reply;
 mod rewrite;
 mod run;
+#[cfg(test)]
+mod tests;
 mod treat;
 mod vip;
 

@@ -209,8 +209,12 @@ impl Fresh {
 impl Damage {
     fn put(&self, bytes: &mut Vec<u8>) {
         for (at, value) in &self.bytes {
-            let length = bytes.len().min(80);
-            bytes[at.index(length)] = *value;
+            let at = at.index(bytes.len().min(80));
+            // The kernel's FIB knows no way for a link-local or multicast source.
+            let prefix = bytes[0] >> 4 == 6 && (8..10).contains(&at);
+            if !prefix {
+                bytes[at] = *value;
+            }
         }
         if let Some(at) = &self.cut {
             bytes.truncate(1 + at.index(bytes.len()));
@@ -366,8 +370,8 @@ fn error(about: &Packet, router: bool, problem: u8, shown: u8) -> Option<Vec<u8>
 
 /// A frame for people: its beginning as bytes, and its headers.
 pub(crate) fn describe(frame: &[u8]) -> String {
-    let shown = &frame[..frame.len().min(160)];
-    let hex: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    let shown = frame.iter().take(160).map(|byte| format!("{byte:02x}"));
+    let hex = shown.collect::<Vec<_>>().concat();
     let packet = Ethernet::decode(frame)
         .ok()
         .and_then(|(_, bytes)| Packet::decode(bytes).ok());

@@ -14,6 +14,14 @@ use nix::unistd::Pid;
 use super::packets::describe;
 use super::state::{SERVER_HOSTS, address};
 
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
+const TCX_NEXT: u32 = u32::MAX;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_REDIRECT: u32 = 7;
+
 /// Loopback, by which frames come in when a program is run on its own.
 const LOOPBACK: u32 = 1;
 
@@ -182,36 +190,34 @@ impl Pair {
             .map_err(|error| format!("{error}: {error:?}"))?;
         self.packets += 1;
         let verdict = self.verdict(expected.verdict);
-        let mut wrong = String::new();
+        let mut wrong = Vec::new();
         if verdict != got.verdict {
-            wrong += &format!(
-                "verdict: the model {verdict}, the program {}\n",
-                got.verdict
-            );
+            let got = got.verdict;
+            wrong.push(format!("verdict: the model {verdict}, the program {got}"));
         }
         if expected.verdict != Verdict::Drop && expected.frame != got.frame {
-            wrong += &format!("frame: the model   {}\n", describe(&expected.frame));
-            wrong += &format!("       the program {}\n", describe(&got.frame));
+            wrong.push(format!("frame: the model   {}", describe(&expected.frame)));
+            wrong.push(format!("       the program {}", describe(&got.frame)));
         }
         for table in Table::ALL {
-            wrong += &self.difference(table);
+            wrong.extend(self.difference(table));
         }
         if wrong.is_empty() {
             return Ok(expected);
         }
-        Err(format!("of {}\n{wrong}", describe(frame)))
+        Err(format!("of {}\n{}", describe(frame), wrong.join("\n")))
     }
 
     /// The kernel's number for a verdict.
     fn verdict(&self, verdict: Verdict) -> u32 {
         match (self.hook, verdict) {
-            (Hook::Xdp, Verdict::Drop) => 1,
-            (Hook::Xdp, Verdict::Pass) => 2,
-            (Hook::Xdp, Verdict::Out(LOOPBACK)) => 3,
-            (Hook::Xdp, Verdict::Out(_)) => 4,
-            (_, Verdict::Drop) => 2,
-            (_, Verdict::Pass) => u32::MAX,
-            (_, Verdict::Out(_)) => 7,
+            (Hook::Xdp, Verdict::Drop) => XDP_DROP,
+            (Hook::Xdp, Verdict::Pass) => XDP_PASS,
+            (Hook::Xdp, Verdict::Out(LOOPBACK)) => XDP_TX,
+            (Hook::Xdp, Verdict::Out(_)) => XDP_REDIRECT,
+            (_, Verdict::Drop) => TC_ACT_SHOT,
+            (_, Verdict::Pass) => TCX_NEXT,
+            (_, Verdict::Out(_)) => TC_ACT_REDIRECT,
         }
     }
 
@@ -226,27 +232,23 @@ impl Pair {
     }
 
     /// The values of a table in which the two differ.
-    fn difference(&self, table: Table) -> String {
+    fn difference(&self, table: Table) -> Vec<String> {
         let expected = self.model.memory.bytes(table);
         let mut got = vec![0; expected.len()];
         self.program.tables().of(table).read_into(0, &mut got);
         if expected == got {
-            return String::new();
+            return Vec::new();
         }
         if table == Table::Counters {
             return counters(expected, &got);
         }
-        let size = table.value_size();
+        let (name, size) = (table.name(), table.value_size());
         let values = expected.chunks(size).zip(got.chunks(size)).enumerate();
         let differing = values.filter(|(_, (expected, got))| expected != got);
-        differing
-            .map(|(at, (expected, got))| {
-                format!(
-                    "{}[{at}]: the model   {expected:02x?}\n  the program {got:02x?}\n",
-                    table.name()
-                )
-            })
-            .collect()
+        let lines = differing.map(|(at, (expected, got))| {
+            format!("{name}[{at}]: the model   {expected:02x?}\n  the program {got:02x?}")
+        });
+        lines.collect()
     }
 
     /// How often the model counted a reason since the tables were emptied.
@@ -291,12 +293,12 @@ fn reasons(bytes: &[u8]) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-fn counters(expected: &[u8], got: &[u8]) -> String {
+fn counters(expected: &[u8], got: &[u8]) -> Vec<String> {
     let pairs = reasons(expected).into_iter().zip(reasons(got));
     let differing = pairs.filter(|(expected, got)| expected != got);
     differing
         .map(|((name, expected), (_, got))| {
-            format!("{name}: the model {expected}, the program {got}\n")
+            format!("{name}: the model {expected}, the program {got}")
         })
         .collect()
 }
