@@ -397,7 +397,8 @@ impl Book {
         }
         let bytes = self.settings.encode();
         let region = tables.of(Table::Settings);
-        region.write(8, &bytes[8..]);
+        // What stands behind says how the flow tables are cut; see `write_slices`.
+        region.write(8, &bytes[8..super::read::SLICES_AT]);
         let first = u64::from_le_bytes(bytes[..8].try_into().expect("eight of them"));
         region.long(0).store(first, Ordering::Release);
     }

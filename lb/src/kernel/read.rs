@@ -20,7 +20,7 @@ use crate::tables::{
 
 /// Where the number of slices stands in the settings' value: it cannot be told
 /// from the size of a table.
-const SLICES_AT: usize = 264;
+pub(super) const SLICES_AT: usize = 264;
 
 pub(super) fn write_slices(tables: &Tables, slices: u32) {
     tables
