@@ -143,7 +143,9 @@ fn no_flow_breaks_when_a_balancer_dies_after_servers_changed() {
         }
         was.push(both[client as usize % 2].packet(client, TcpFlags::SYN));
         if client % 256 == 0 {
-            both.iter_mut().for_each(|one| while one.turn() {});
+            for one in &mut both {
+                while one.turn() {}
+            }
         }
     }
     settle(&mut both);
