@@ -77,7 +77,7 @@ pub enum Hook {
 /// Where flow records go and come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
-    /// The own address, UDP and TCP.
+    /// The own address, UDP.
     pub listen: SocketAddr,
     /// The other balancers'.
     pub peers: Vec<SocketAddr>,
