@@ -3,6 +3,8 @@
  * attached: the question comes as the packet, and so does the answer. */
 #include "kernel.h"
 
+enum { FIB_NO_NEIGHBOUR = 7, FIB_SKIP_NEIGHBOUR = 1 << 2 };
+
 struct question {
 	u8 family, known;
 	u16 mtu;
@@ -26,8 +28,14 @@ SEC("xdp") int carrick_hop(struct xdp_md *ctx)
 	fib.ifindex = 1;
 	copy(fib.destination, q->address, 16);
 	result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
-	q->ifindex = fib.ifindex;
 	q->known = result == 0;
+	if (result == FIB_NO_NEIGHBOUR) {
+		/* The MTU of the route is known all the same. */
+		fib.tot_len = 0;
+		fib.ifindex = 1;
+		bpf_fib_lookup(ctx, &fib, sizeof(fib), FIB_SKIP_NEIGHBOUR);
+	}
+	q->ifindex = fib.ifindex;
 	q->mtu = fib.tot_len;
 	copy(q->from, fib.smac, 6);
 	copy(q->to, fib.dmac, 6);

@@ -9,7 +9,7 @@ use crate::dataplane::Error;
 static OBJECT: &[u8] = include_bytes_aligned!("../../bpf/probe.o");
 
 /// Where packets to an address leave, and for whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Hop {
     pub(super) ifindex: u32,
     pub(super) source: [u8; 6],
@@ -51,7 +51,8 @@ impl Probe {
         Some(answer)
     }
 
-    /// The next hop, if the kernel forwards there and knows the neighbour.
+    /// The next hop; interface 0 and only the MTU of the route while the
+    /// kernel does not know the neighbour.
     pub(super) fn hop(&self, address: IpAddr) -> Option<Hop> {
         let mut question = [0; 64];
         match address {
@@ -65,15 +66,19 @@ impl Probe {
             }
         }
         let answer = self.ask("carrick_hop", question)?;
+        let mtu = u16::from_le_bytes([answer[2], answer[3]]);
         if answer[1] != 1 {
-            return None;
+            return Some(Hop {
+                mtu,
+                ..Hop::default()
+            });
         }
         let six = |at: usize| -> [u8; 6] { answer[at..at + 6].try_into().expect("six of them") };
         Some(Hop {
             ifindex: u32::from_le_bytes(answer[4..8].try_into().expect("four of them")),
             source: six(8),
             destination: six(14),
-            mtu: u16::from_le_bytes([answer[2], answer[3]]),
+            mtu,
         })
     }
 
@@ -90,7 +95,7 @@ impl Probe {
 /// to look for it; until it is found, the program asks the kernel each time.
 pub(super) fn resolve(program: &Program, address: IpAddr) -> Option<Hop> {
     let hop = program.probe().hop(address);
-    if hop.is_none() {
+    if hop.is_none_or(|hop| hop.ifindex == 0) {
         nudge(address);
     }
     hop
