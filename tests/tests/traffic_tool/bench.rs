@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use carrick_tests::{Lab, until_within};
 
+use serde_json::Value;
+
 use crate::site::json;
 
 const NOBODY: u32 = 65_534;
@@ -30,7 +32,7 @@ fn namespaces() -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quick_benchmark_shows_every_policy_and_leaves_nothing() {
+async fn a_quick_benchmark_measures_every_part() {
     carrick_tests::require_root();
     let output = Command::new(Lab::binary())
         .args(["bench", "lb", "--quick", "--json"])
@@ -42,23 +44,78 @@ async fn a_quick_benchmark_shows_every_policy_and_leaves_nothing() {
         String::from_utf8_lossy(&output.stderr)
     );
     let result = json(&output);
-    let rows = result["distribution"].as_array().unwrap();
-    let of = |policy: &str, balancer: &str| {
-        let mut rows = rows.iter();
-        let found = rows.find(|row| row["policy"] == policy && row["balancer"] == balancer);
-        found
-            .unwrap_or_else(|| panic!("no {policy} of {balancer} in {result}"))
-            .clone()
-    };
-    for policy in ["random", "hash (jhash)"] {
-        let row = of(policy, "nftables");
+    evenness(&result);
+    for row in rows(&result, "live") {
         assert_eq!(
-            (&row["failed"], &row["spread"]["missing"]),
-            (&0.into(), &0.into())
+            (&row["flows"], &row["broken"]),
+            (&500.into(), &0.into()),
+            "{row}"
         );
-        assert!(row["spread"]["sd"].as_f64().unwrap() > 1.0);
+    }
+    let packets = rows(&result, "packets");
+    let of = |program: &str, packet: &str| {
+        let mut rows = packets.iter();
+        let row = rows.find(|row| row["program"] == program && row["packet"] == packet);
+        row.unwrap_or_else(|| panic!("no {packet} of {program} in {result}"))
+    };
+    let floor = of("rig + empty program", "any")["min"].as_u64().unwrap();
+    for program in ["carrick, IPIP", "carrick, NAT"] {
+        let known = of(program, "known flow");
+        // XDP_TX or XDP_REDIRECT: it did not pass by.
+        assert!(known["verdict"] == 3 || known["verdict"] == 4, "{known}");
+        assert!(known["min"].as_u64().unwrap() > floor, "{known}");
+    }
+    let paths = rows(&result, "path");
+    for path in [
+        "forwarding, no balancer",
+        "nftables DNAT, random",
+        "carrick, XDP, nat",
+        "carrick, TC, nat",
+    ] {
+        let row = paths.iter().find(|row| row["path"] == path);
+        let row = row.unwrap_or_else(|| panic!("no {path} in {result}"));
+        assert!(
+            row["best"].as_f64().unwrap() > 0.0 && row["lost"].as_u64() < row["sent"].as_u64(),
+            "{row}"
+        );
+    }
+}
+
+fn rows<'a>(result: &'a Value, part: &str) -> &'a Vec<Value> {
+    let rows = result[part].as_array().filter(|rows| !rows.is_empty());
+    rows.unwrap_or_else(|| panic!("no {part} in {result}"))
+}
+
+/// Chance, for what chooses by chance or by hash; even, for what takes turns.
+fn evenness(result: &Value) {
+    let of = |policy: &str, balancer: &str| {
+        let mut rows = rows(result, "distribution").iter();
+        let row = rows.find(|row| row["policy"] == policy && row["balancer"] == balancer);
+        row.unwrap_or_else(|| panic!("no {policy} of {balancer} in {result}"))
+    };
+    let ours = ["carrick, XDP", "carrick, TC", "carrick, nftables"];
+    for balancer in ours {
+        let row = of("weighted round robin", balancer);
+        assert_eq!(
+            (&row["verdict"], &row["failed"]),
+            (&"even".into(), &0.into()),
+            "{row}"
+        );
     }
     assert_eq!(of("in turn", "nftables")["verdict"], "even");
+    let hashes = ours.map(|balancer| of("Maglev", balancer)).into_iter();
+    for row in hashes.chain([of("random", "nftables"), of("hash (jhash)", "nftables")]) {
+        assert_eq!(
+            (&row["failed"], &row["spread"]["missing"]),
+            (&0.into(), &0.into()),
+            "{row}"
+        );
+        // Exceeded once in 100,000 runs.
+        assert!(
+            row["spread"]["chi_square"].as_f64().unwrap() < 170.0,
+            "{row}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
