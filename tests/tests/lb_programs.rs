@@ -167,7 +167,10 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for program in &mut self.programs {
-            let _ = program.kill();
+            // Asked, not killed, so that a server puts back what it changed.
+            if let (Ok(None), Ok(id)) = (program.try_wait(), i32::try_from(program.id())) {
+                let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+            }
             let _ = program.wait();
         }
         let clean = carrick(&self.site.balancer)
