@@ -13,14 +13,27 @@ pub use server::Server;
 pub use site::{Family, Machines, Site};
 pub use wire::{Raw, Tap};
 
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
 use carrick_lb::control::{Change, Control, Wanted};
 use carrick_lb::dataplane::{
     Applied, Dataplane, Error, FlowRecord, Installed, Local, Plan, Statistics,
 };
+use carrick_lb::kernel::{Attachment, Hook, Kernel, Options};
 use carrick_lb::nft::Nft;
 use carrick_lb::service::{
     Policy, PortRange, Ports, Protocols, ServerId, Service, ServiceName, TableSize, Vip,
 };
+use carrick_lb::tables::Sizes;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{FsType, statfs};
 
 use crate::Namespace;
 
@@ -29,7 +42,15 @@ use crate::Namespace;
 pub enum Plane {
     /// nftables.
     Nftables,
+    /// The packet program at TC ingress, and at TC egress for what the
+    /// balancer itself sends.
+    Tc,
+    /// The packet program at XDP, and at TC egress likewise.
+    Xdp,
 }
+
+/// Where the packet program's tables outlive its process.
+const PINS: &str = "/sys/fs/bpf";
 
 impl Plane {
     /// Its name in configuration.
@@ -37,6 +58,16 @@ impl Plane {
     pub fn name(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
+            Self::Tc | Self::Xdp => "ebpf",
+        }
+    }
+
+    /// The hook's name in configuration.
+    #[must_use]
+    pub fn hook(self) -> &'static str {
+        match self {
+            Self::Nftables | Self::Tc => "tc",
+            Self::Xdp => "xdp",
         }
     }
 
@@ -46,9 +77,46 @@ impl Plane {
     ///
     /// It is not possible there.
     pub fn open(self, namespace: &Namespace) -> Result<AnyPlane, Error> {
-        namespace.within(|| match self {
-            Self::Nftables => Ok(AnyPlane(Box::new(Nft::open()?))),
+        namespace.within(|| {
+            Ok(AnyPlane(match self {
+                Self::Nftables => Box::new(Nft::open()?),
+                Self::Tc | Self::Xdp => Box::new(Kernel::open(&self.options(namespace))?),
+            }))
         })
+    }
+
+    fn options(self, namespace: &Namespace) -> Options {
+        let hooks: &[Hook] = match self {
+            Self::Nftables => &[],
+            Self::Tc => &[Hook::Tc, Hook::TcEgress],
+            Self::Xdp => &[Hook::Xdp, Hook::TcEgress],
+        };
+        let attach = interfaces().into_iter().flat_map(|interface| {
+            hooks.iter().map(move |hook| Attachment {
+                interface: interface.clone(),
+                hook: *hook,
+            })
+        });
+        let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cpus = u32::try_from(cpus).expect("there are not so many");
+        Options {
+            attach: attach.collect(),
+            pins: Some(pins(namespace)),
+            flow_rate: None,
+            mtu: None,
+            sizes: Sizes {
+                cpus,
+                slices: cpus,
+                buckets4: 1 << 14,
+                buckets6: 1 << 14,
+                nat_buckets4: 1 << 16,
+                nat_buckets6: 1 << 14,
+                servers: 512,
+                slots: 1 << 18,
+                fixed_clock: 0,
+                ..Sizes::small()
+            },
+        }
     }
 
     /// Removes everything of it from `namespace`.
@@ -57,30 +125,87 @@ impl Plane {
     ///
     /// The kernel refuses.
     pub fn remove(self, namespace: &Namespace) {
-        namespace.within(|| match self {
-            Self::Nftables => Nft::open()
-                .and_then(Nft::remove)
-                .expect("tables can be removed"),
+        let removed = namespace.within(|| match self {
+            Self::Nftables => Nft::open().and_then(Nft::remove),
+            Self::Tc | Self::Xdp => Kernel::remove(&pins(namespace)),
         });
+        removed.map_err(|e| say(&e)).expect("it can be removed");
     }
 
-    /// Everything of it that is in `namespace`, for people.
+    /// Everything of it that is in `namespace`, for people; nothing, if it was removed.
+    ///
+    /// # Panics
+    ///
+    /// It cannot be seen.
     #[must_use]
-    pub fn left_in(self, namespace: &Namespace) -> String {
-        namespace.within(|| {
-            let mut tables = std::process::Command::new("nft");
-            let output = tables.args(["list", "tables"]).output();
-            match (self, output) {
-                (Self::Nftables, Ok(output)) => {
-                    String::from_utf8_lossy(&output.stdout).into_owned()
+    pub fn left_in(self, namespace: &Namespace) -> Vec<String> {
+        namespace.within(|| match self {
+            Self::Nftables => {
+                let installed = Nft::open().and_then(|nft| nft.installed());
+                let installed = installed.expect("tables can be read");
+                if installed == Installed::default() {
+                    Vec::new()
+                } else {
+                    vec![format!("{installed:?}")]
                 }
-                (Self::Nftables, Err(_)) => {
-                    let installed = Nft::open().and_then(|nft| nft.installed());
-                    installed.map_or_else(|e| e.to_string(), |is| format!("{is:?}"))
-                }
+            }
+            Self::Tc | Self::Xdp => {
+                let mut left = attached();
+                left.extend(pins(namespace).exists().then(|| "pins".to_owned()));
+                left
             }
         })
     }
+}
+
+fn pins(namespace: &Namespace) -> PathBuf {
+    mount_pins();
+    Path::new(PINS).join(namespace.name())
+}
+
+/// Mounts the BPF file system where systemd would, if nobody did.
+fn mount_pins() {
+    static MOUNTED: Once = Once::new();
+    const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+    MOUNTED.call_once(|| {
+        let there = statfs(PINS).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC);
+        let none = None::<&str>;
+        if !there {
+            let mounted = mount(Some("bpf"), PINS, Some("bpf"), MsFlags::empty(), none);
+            mounted.expect("root mounts the BPF file system");
+        }
+    });
+}
+
+/// All interfaces of this thread's namespace but the loopback device.
+fn interfaces() -> Vec<String> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev");
+    let table = table.expect("every thread has a namespace");
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    let names = names.map(|(name, _)| name.trim().to_owned());
+    names.filter(|name| name != "lo").collect()
+}
+
+/// Programs at interfaces of this thread's namespace, as `ip` and `tc` tell.
+fn attached() -> Vec<String> {
+    let told = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        let output = output.expect("iproute2 is installed");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let links = told("ip", &["-details", "link", "show"]);
+    let mut attached: Vec<_> = links
+        .lines()
+        .filter(|line| line.contains("prog/xdp"))
+        .map(str::to_owned)
+        .collect();
+    for interface in interfaces() {
+        for side in ["ingress", "egress"] {
+            let filters = told("tc", &["filter", "show", "dev", &interface, side]);
+            attached.extend(filters.lines().map(str::to_owned));
+        }
+    }
+    attached
 }
 
 /// Any of the data planes.
@@ -125,6 +250,12 @@ impl Dataplane for AnyPlane {
         self.0.each_flow(show)
     }
 }
+
+/// The outer source of packets in packets.
+const LOCAL: Local = Local {
+    v4: Some(Ipv4Addr::new(203, 0, 113, 1)),
+    v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 1)),
+};
 
 /// A data plane and its control in a namespace.
 #[derive(Debug)]
@@ -172,7 +303,7 @@ impl<'a> Balancer<'a> {
     ///
     /// It cannot.
     pub fn replace(&mut self, services: impl IntoIterator<Item = Service>) {
-        let wanted = Wanted::new(Local::default(), services);
+        let wanted = Wanted::new(LOCAL, services);
         let done = self.namespace.within(|| self.control.replace(wanted));
         done.map_err(|e| say(&e))
             .expect("the services can be balanced");
@@ -226,8 +357,16 @@ impl<'a> Balancer<'a> {
         let (plane, namespace) = (self.plane, self.namespace);
         drop(self);
         plane.remove(namespace);
-        let left = plane.left_in(namespace);
-        assert!(!left.contains("carrick"), "left over: {left}");
+        // The kernel takes programs away in its own time.
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = plane.left_in(namespace);
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "left over: {left:?}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::Namespace;
 
 /// Longest wait for an answer; it comes in far less.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a server said.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use carrick_lb::service::{Server, ServerId};
+use nlink::netlink::{Connection, Ethtool};
 
 use crate::Namespace;
 
@@ -135,6 +136,9 @@ impl Site {
         for (number, server) in (1..).zip(&site.servers) {
             set_up_server(number, server);
         }
+        for end in site.servers.iter().chain([&site.client]) {
+            ready_for_xdp(end);
+        }
         site
     }
 
@@ -264,6 +268,26 @@ impl Site {
     pub fn ip(&self, namespace: &Namespace, batch: &str) {
         ip(namespace, batch);
     }
+}
+
+/// Makes `eth0` what a program at XDP on its peer needs: checksums are written,
+/// for a frame sent on carries no word of one that is still to be made; and the
+/// veth receives by NAPI, which is what GRO switches on.
+fn ready_for_xdp(namespace: &Namespace) {
+    let set = namespace.within(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime starts");
+        runtime.block_on(async {
+            let ethtool = Connection::<Ethtool>::new_async().await?;
+            let set = ethtool.set_features_by_name("eth0", |features| {
+                features.disable("tx-checksum-ip-generic").enable("rx-gro")
+            });
+            set.await
+        })
+    });
+    set.expect("a veth can write checksums");
 }
 
 fn sysctls(namespace: &Namespace, settings: &[(&str, &str)]) {

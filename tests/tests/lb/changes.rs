@@ -11,7 +11,9 @@ use carrick_tests::balancer::{
     Balancer, Family, Plane, Raw, Site, ask, maglev, server_id, service_name,
 };
 
-use crate::rig::{ask_on, asker, broken, hold, nat, number, place, start, wait_for, web};
+use crate::rig::{
+    StopAtEnd, ask_on, asker, broken, hold, nat, number, place, start, wait_for, web,
+};
 
 fn servers_come_and_go(plane: Plane, mode: Mode, policy: Policy) {
     let site = Site::new(4);
@@ -44,7 +46,7 @@ fn servers_come_and_go(plane: Plane, mode: Mode, policy: Policy) {
     balancer.remove();
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn no_connection_of_another_server_breaks_when_servers_come_and_go(plane) {
         for mode in [nat(), Mode::L2] {
             for policy in [Policy::WeightedRoundRobin, maglev()] {
@@ -54,7 +56,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn not_a_packet_is_lost_while_tables_change(plane) {
         for mode in [nat(), Mode::L2] {
             let site = Site::new(3);
@@ -64,6 +66,7 @@ on! { Nftables:
             let socket = asker(&site);
             let (asked, stop) = (AtomicU32::new(0), AtomicBool::new(false));
             std::thread::scope(|scope| {
+                let at_end = StopAtEnd(&stop);
                 let asking = scope.spawn(|| ask_on(&socket, &asked, &stop));
                 for weight in 1..=30 {
                     let web = service_name("web");
@@ -71,7 +74,7 @@ on! { Nftables:
                     let so_far = asked.load(Ordering::Relaxed);
                     wait_for("packets go on", || asked.load(Ordering::Relaxed) > so_far);
                 }
-                stop.store(true, Ordering::Relaxed);
+                drop(at_end);
                 assert_eq!(asking.join().unwrap(), 0);
             });
             balancer.remove();
@@ -110,7 +113,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn flows_told_by_another_balancer_keep_their_servers(plane) {
         let site = Site::new(4);
         let _servers = start(&site, Family::V4);
@@ -134,7 +137,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn known_flows_live_on_in_a_flood_of_new_ones(plane) {
         for mode in [nat(), Mode::L2] {
             let site = Site::new(2);

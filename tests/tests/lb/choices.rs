@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::rig::{PORT, nat, number, place, start, wait_for, web};
+use crate::rig::{PORT, nat, number, place, start, wait_for, wait_until, web};
 use carrick_lb::control::Change;
 use carrick_lb::service::{Mode, Policy, Server as OneServer, ServerId, Service, TableSize};
 use carrick_tests::Namespace;
 use carrick_tests::balancer::{
-    Balancer, Family, Held, Server, Site, ask, ask_from, ask_udp_from, maglev, server_id, service,
-    service_name, vip,
+    Balancer, Family, Held, Plane, Server, Site, ask, ask_from, ask_udp_from, maglev, server_id,
+    service, service_name, vip,
 };
 
 /// How often each of `servers` servers takes one of `count` new connections.
@@ -22,7 +22,7 @@ fn shares(client: &Namespace, to: SocketAddr, count: usize, servers: usize) -> V
     shares
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn weights_are_kept_exactly(plane) {
         for mode in [nat(), Mode::L2] {
             let site = Site::new(3);
@@ -39,7 +39,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_drained_server_keeps_its_flows_and_takes_no_new_ones(plane) {
         for mode in [nat(), Mode::L2] {
             let site = Site::new(2);
@@ -66,7 +66,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_client_keeps_its_server_until_it_was_silent_for_a_time(plane) {
         for mode in [nat(), Mode::L2] {
             let family = Family::V4;
@@ -83,16 +83,17 @@ on! { Nftables:
             for _ in 0..4 {
                 assert_eq!((0..3).map(asked).collect::<Vec<_>>(), first);
             }
-            // Others go on in turn, so that in the end it meets another one.
-            wait_for("the client may meet another server", || {
-                let mut others = 3..40;
-                let silent = Instant::now();
-                while silent.elapsed() < Duration::from_millis(1_100) {
-                    others.next().map(asked);
-                    std::thread::park_timeout(Duration::from_millis(50));
-                }
-                asked(0) != first[0]
-            });
+            // One more client takes a turn, so that the first one's, when it has
+            // one again, is another server's. The packet program counts in
+            // ticks of two seconds.
+            let silence = match plane {
+                Plane::Nftables => 1_100,
+                Plane::Tc | Plane::Xdp => 5_000,
+            };
+            let end = Instant::now() + Duration::from_millis(silence);
+            wait_until(end);
+            asked(3);
+            assert_ne!(asked(0), first[0], "it keeps its server for ever");
             balancer.remove();
         }
     }
@@ -117,7 +118,7 @@ fn mapping(site: &Site, ports: std::ops::Range<u16>) -> BTreeMap<u16, String> {
         .collect()
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn balancers_with_the_same_servers_choose_the_same_by_hash(plane) {
         let service = by_hash(maglev());
         let mappings: Vec<_> = (0..3)
@@ -139,7 +140,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_source_goes_to_one_server_by_hash(plane) {
         for mode in [nat(), Mode::L2] {
             let site = Site::new(3);
@@ -199,7 +200,7 @@ impl Hundred {
     }
 
     /// Connections per server, of `count` made by several threads.
-    fn connect(&self, count: usize) -> Vec<usize> {
+    fn connect(&self, count: usize, balancer: &Balancer<'_>) -> Vec<usize> {
         const THREADS: usize = 4;
         let client = &self.site.client;
         let mut totals = vec![0; SERVERS];
@@ -217,7 +218,10 @@ impl Hundred {
                 })
                 .collect();
             for thread in threads {
-                for (total, count) in totals.iter_mut().zip(thread.join().unwrap()) {
+                let counts = thread.join();
+                let counts =
+                    counts.unwrap_or_else(|_| panic!("{:?}", balancer.statistics().reasons));
+                for (total, count) in totals.iter_mut().zip(counts) {
                     *total += count;
                 }
             }
@@ -237,22 +241,23 @@ fn index(server: SocketAddr) -> usize {
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_hundred_servers_take_exactly_a_hundred_of_ten_thousand_connections(plane) {
         let hundred = Hundred::new();
         let balancer = Balancer::with(plane, &hundred.site.balancer, [Hundred::service()]);
-        assert_eq!(hundred.connect(10_000), [100; SERVERS]);
+        let shares = hundred.connect(10_000, &balancer);
+        assert_eq!(shares, [100; SERVERS]);
         balancer.remove();
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn two_balancers_spread_ten_thousand_connections_within_two_percent(plane) {
         // What routers give to each is no round number.
         let totals = [4_937, 5_063].map(|count| {
             let hundred = Hundred::new();
             let balancer = Balancer::with(plane, &hundred.site.balancer, [Hundred::service()]);
-            let shares = hundred.connect(count);
+            let shares = hundred.connect(count, &balancer);
             balancer.remove();
             shares
         });
@@ -263,13 +268,13 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn hashing_spreads_as_dice_fall_and_no_worse(plane) {
         let hundred = Hundred::new();
         let mut service = Hundred::service();
         service.policy = Policy::Maglev { size: TableSize::default() };
         let balancer = Balancer::with(plane, &hundred.site.balancer, [service]);
-        let shares = hundred.connect(2_000);
+        let shares = hundred.connect(2_000, &balancer);
         let chi_square: f64 = shares
             .iter()
             .map(|share| (f64::from(u32::try_from(*share).unwrap()) - 20.0).powi(2) / 20.0)

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use carrick_lb::dataplane::ServerCounters;
+use carrick_lb::packet::tunnel::Tunnel;
 use carrick_lb::packet::{Ip, Packet, TcpFlags};
-use carrick_lb::service::{Dscp, Mode, Snat};
+use carrick_lb::service::{Dscp, Mode, Snat, Vni};
 use carrick_tests::balancer::{Balancer, Family, Plane, Raw, Site, Tap, ask, ask_udp, vip_port};
 
 use crate::rig::{PORT, SOON, nat, number, place, start, start_at, wait_for, web};
@@ -58,7 +59,7 @@ fn counters_tell(balancer: &Balancer<'_>) {
     });
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn nat_brings_packets_to_servers_and_answers_back(plane) {
         for family in Family::BOTH {
             each_server_gets_its_share(plane, family, nat());
@@ -66,7 +67,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn l2_brings_packets_to_servers_that_answer_by_themselves(plane) {
         for family in Family::BOTH {
             each_server_gets_its_share(plane, family, Mode::L2);
@@ -74,7 +75,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn nat_translates_ports_and_the_client_sees_the_vip(plane) {
         for family in Family::BOTH {
             let site = Site::new(2);
@@ -96,7 +97,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn nat_hides_clients_behind_an_address_where_it_shall(plane) {
         for family in Family::BOTH {
             let site = Site::new(2);
@@ -125,7 +126,7 @@ fn dscp_of(ip: &Ip) -> u8 {
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn l3dsr_tells_servers_the_vip_by_dscp(plane) {
         for family in Family::BOTH {
             let site = Site::new(1);
@@ -151,6 +152,58 @@ on! { Nftables:
             Raw::open(&site.servers[0]).send(&answer.encode());
             assert!(at_client.packet(family.vip(), client, SOON).is_some());
             balancer.remove();
+        }
+    }
+}
+
+/// Packets in packets arrive at the server's address from the balancer's, whole
+/// inside; the server answers as the VIP.
+fn comes_in_a_packet(plane: Plane, family: Family, mode: Mode) {
+    let site = Site::new(1);
+    let name = mode.name();
+    let vxlan = match mode {
+        Mode::Vxlan { port, .. } => port,
+        _ => 0,
+    };
+    let balancer = Balancer::with(plane, &site.balancer, [web(&site, family, mode)]);
+    let from = SocketAddr::new(family.client(0), 40_000);
+    let packets = [
+        Packet::tcp(from, place(family), TcpFlags::SYN),
+        Packet::udp(from, place(family)).with_payload(b"in a packet"),
+    ];
+    for packet in packets {
+        let packet = packet.with_id(7).encode();
+        let mut at_server = Tap::open(&site.servers[0]);
+        Raw::open(&site.client).send(&packet);
+        let inner = at_server.next(SOON, |bytes| {
+            let (outer, payload) = Ip::decode(bytes).ok()?;
+            let ours =
+                outer.source() == family.balancer() && outer.destination() == family.server(1);
+            let (tunnel, inner) = Tunnel::decode(outer.protocol(), payload, vxlan).ok()?;
+            let inner = match tunnel {
+                Tunnel::Vxlan { .. } => &inner[14..],
+                _ => inner,
+            };
+            ours.then(|| inner.to_vec())
+        });
+        let inner = inner.unwrap_or_else(|| panic!("{name}: {:?}", balancer.statistics()));
+        assert_eq!(inner, packet, "{name}");
+    }
+    balancer.remove();
+}
+
+on! { Tc, Xdp:
+    fn packets_come_to_servers_in_packets(plane) {
+        let vni = Vni::new(7).unwrap();
+        for family in Family::BOTH {
+            for mode in [
+                Mode::Gre,
+                Mode::Gue { port: 6_080 },
+                Mode::Ipip,
+                Mode::Vxlan { vni, port: 4_789 },
+            ] {
+                comes_in_a_packet(plane, family, mode);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ fn proxy(family: Family) -> Mode {
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_server_may_be_a_client_of_its_own_service(plane) {
         for family in Family::BOTH {
             let site = Site::new(2);
@@ -41,7 +41,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn the_balancer_itself_may_be_a_client(plane) {
         for family in Family::BOTH {
             for mode in [nat(), proxy(family)] {

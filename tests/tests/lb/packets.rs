@@ -56,7 +56,7 @@ fn fragments_in_any_order(plane: Plane, family: Family, mode: Mode) {
     balancer.remove();
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn fragments_reach_one_server_in_any_order(plane) {
         for family in Family::BOTH {
             for mode in [nat(), Mode::L2] {
@@ -99,7 +99,7 @@ fn icmp_error_finds_the_server(plane: Plane, family: Family, mode: Mode) {
     balancer.remove();
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn icmp_errors_reach_the_server_they_speak_to(plane) {
         for family in Family::BOTH {
             for mode in [nat(), Mode::L2] {
@@ -144,7 +144,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc, Xdp:
     fn packets_with_ip_options_arrive(plane) {
         let family = Family::V4;
         for mode in [nat(), Mode::L2] {

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use carrick_tests::balancer::{Family, Plane, Site, ask};
 use carrick_tests::{Lab, admin};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::rig::{ask_on, asker, broken, hold, place, start, wait_for};
+use crate::rig::{SOON, StopAtEnd, ask_on, asker, broken, hold, place, start, wait_for};
 
 /// A running balancer, killed when it is dropped.
 struct Program(Child);
@@ -19,7 +20,8 @@ impl Program {
     fn start(plane: Plane, site: &Site, dir: &Path) -> Self {
         let child = site.balancer.within(|| {
             let mut command = Command::new(Lab::binary());
-            command.args(["lb", "run", "--dataplane", plane.name(), "--config"]);
+            command.args(["lb", "run", "--dataplane", plane.name()]);
+            command.args(["--hook", plane.hook(), "--config"]);
             command.arg(dir.join("lb.yaml")).current_dir(dir);
             let log = std::fs::File::options();
             let log = log.clone().create(true).append(true).open(dir.join("log"));
@@ -29,10 +31,15 @@ impl Program {
         let program = Self(child);
         let socket = dir.join("admin");
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        wait_for("the balancer is ready", || {
-            let ready = runtime.block_on(admin::get(&socket, "/readyz"));
-            ready.is_ok_and(|(code, _)| code == 200)
-        });
+        let end = Instant::now() + SOON;
+        while !runtime
+            .block_on(admin::get(&socket, "/readyz"))
+            .is_ok_and(|(code, _)| code == 200)
+        {
+            let log = || std::fs::read_to_string(dir.join("log")).unwrap();
+            assert!(Instant::now() < end, "it is not ready: {}", log());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         program
     }
 
@@ -59,8 +66,9 @@ impl Drop for Program {
 fn write(dir: &Path, mode: &str, weights: &[u16]) {
     let vip = Family::V4.vip();
     let admin = dir.join("admin");
+    let name = dir.file_name().unwrap().to_str().unwrap();
     let mut file = format!(
-        "balancer:\n  name: test\n  interfaces: [client]\n  admin: unix://{}\n\
+        "balancer:\n  name: {name}\n  interfaces: [client, s1, s2, s3]\n  admin: unix://{}\n\
          services:\n  - name: web\n    vips: [{vip}]\n    mode: {mode}\n    servers:\n",
         admin.display()
     );
@@ -93,6 +101,7 @@ on! { Nftables:
                 wait_for("packets go on", || asked.load(Ordering::Relaxed) > so_far + 10);
             };
             std::thread::scope(|scope| {
+                let at_end = StopAtEnd(&stop);
                 let asking = scope.spawn(|| ask_on(&socket, &asked, &stop));
                 go_on();
                 program.end(Signal::SIGKILL);
@@ -112,13 +121,13 @@ on! { Nftables:
                 });
                 assert_eq!(broken(&mut held), 0);
                 go_on();
-                stop.store(true, Ordering::Relaxed);
+                drop(at_end);
                 assert_eq!(asking.join().unwrap(), 0, "packets lost");
                 let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
                 assert!(program.end(Signal::SIGTERM), "{log}");
             });
             let left = plane.left_in(&site.balancer);
-            assert!(!left.contains("carrick"), "left over: {left}");
+            assert!(left.is_empty(), "left over: {left:?}");
         }
     }
 }

@@ -36,7 +36,7 @@ fn two_ports_go_to_two_pools(plane: Plane, family: Family, mode: &Mode) {
     balancer.remove();
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn two_ports_of_a_vip_go_to_two_pools_and_a_third_is_refused(plane) {
         for family in Family::BOTH {
             for mode in [nat(), Mode::L2] {
@@ -104,7 +104,7 @@ fn sctp_arrives(site: &Site, family: Family, vip: IpAddr) {
     assert_eq!(seen.map(|seen| seen.payload), Some(cookie.payload));
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn any_address_port_and_protocol_of_a_prefix_is_answered(plane) {
         for family in Family::BOTH {
             any_address_is_answered(plane, family);
@@ -112,7 +112,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn sctp_is_translated_and_keeps_its_checksum_right(plane) {
         for family in Family::BOTH {
             let site = Site::new(1);
@@ -141,7 +141,7 @@ on! { Nftables:
     }
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn a_more_specific_prefix_and_a_range_of_ports_come_first(plane) {
         let family = Family::V4;
         let site = Site::new(3);
@@ -211,7 +211,8 @@ fn nobody_serves(plane: Plane, family: Family, mode: Mode, on_empty: OnEmpty) {
         assert_eq!(
             answer.is_some(),
             on_empty == OnEmpty::Reject,
-            "{packet:?}: {answer:?}"
+            "{packet:?}: {answer:?} {:?}",
+            balancer.statistics().reasons
         );
         if let Some((6, header)) = answer {
             assert_eq!(header[13] & 4, 4, "it is a reset");
@@ -222,7 +223,7 @@ fn nobody_serves(plane: Plane, family: Family, mode: Mode, on_empty: OnEmpty) {
     balancer.remove();
 }
 
-on! { Nftables:
+on! { Nftables, Tc:
     fn without_a_server_packets_are_rejected_or_dropped_as_is_chosen(plane) {
         for family in Family::BOTH {
             for mode in [nat(), Mode::L2] {
