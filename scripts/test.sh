@@ -62,9 +62,26 @@ unit() {
     cargo test --locked --quiet
 }
 
+# What the tests ask for by name, as packages of Debian.
+need_tools() {
+    local missing=()
+    have ip || missing+=(iproute2)
+    have nft || missing+=(nftables)
+    have nsenter || missing+=(util-linux)
+    [ ${#missing[@]} -eq 0 ] && return 0
+    if [ "$(id -u)" = 0 ] && have apt-get; then
+        note "installing ${missing[*]}"
+        apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "missing: ${missing[*]} (Debian packages)" >&2
+        return 1
+    fi
+}
+
 # Network namespaces need root; without it a user namespace gives as much of it
 # as the tests want.
 netns() {
+    need_tools || return 1
     # Built as the user, run as root of the namespace.
     cargo test --locked --quiet -p carrick-tests --no-run && cargo build --locked --quiet -p carrick || return 1
     if [ "$(id -u)" = 0 ]; then

@@ -67,7 +67,8 @@ pub(crate) mod testing {
 
     /// Pearson's statistic against equal shares.
     pub(crate) fn chi_square(counts: &[u32]) -> f64 {
-        let mean = f64::from(counts.iter().sum::<u32>()) / f64::from(u32::try_from(counts.len()).unwrap());
+        let mean =
+            f64::from(counts.iter().sum::<u32>()) / f64::from(u32::try_from(counts.len()).unwrap());
         counts
             .iter()
             .map(|count| (f64::from(*count) - mean).powi(2) / mean)
