@@ -2,7 +2,7 @@
 //!
 //! Read first: [`Plan`], the difference that is to be made, and [`Dataplane`].
 //! Control gives every service, VIP and server a small number, by which tables
-//! name it, and an [`Identity`], by which it is found again after a restart
+//! name it, and an [`Identity`](crate::service::Identity), by which it is found again after a restart
 //! and by which balancers speak of it to each other.
 
 mod error;
