@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// A VIP to hold, an address or a prefix; may be repeated.
     #[arg(long, value_name = "PREFIX", value_parser = vip, required_unless_present = "config")]
     vip: Vec<IpNet>,
-    /// How packets for `--vip` arrive: l2, ipip, gre, gue[:PORT] or vxlan[:PORT]; may be repeated.
+    /// How packets for `--vip` arrive: l2, ipip, gre, gue, gue:PORT, vxlan or vxlan:PORT; may be repeated.
     #[arg(long, value_name = "MODE", value_parser = mode, default_value = "l2")]
     mode: Vec<Mode>,
 }
