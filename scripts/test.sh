@@ -59,7 +59,7 @@ world() {
 }
 
 unit() {
-    cargo test --locked --quiet
+    cargo test --locked --quiet --no-fail-fast
 }
 
 # What the tests ask for by name, as packages of Debian.
@@ -88,12 +88,12 @@ netns() {
     # Built as the user, run as root of the namespace.
     cargo test --locked --quiet -p carrick-tests --no-run && cargo build --locked --quiet -p carrick || return 1
     if [ "$(id -u)" = 0 ]; then
-        CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick cargo test --locked --quiet -p carrick-tests -- --test-threads=2
+        CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick cargo test --locked --quiet --no-fail-fast -p carrick-tests -- --test-threads=2
     elif unshare --user --map-root-user --net --mount true 2>/dev/null; then
         printf '\n%s\n' "!!! the kernel loads packet programs for root only: the tests of the eBPF data plane DO NOT RUN !!!"
         unshare --user --map-root-user --net --mount --pid --fork --mount-proc sh -c \
             'mount -t tmpfs tmpfs /run && mkdir /run/netns && exec "$@"' sh \
-            cargo test --locked --offline --quiet -p carrick-tests "${without_bpf[@]/#/--test=}" -- --test-threads=2
+            cargo test --locked --offline --quiet --no-fail-fast -p carrick-tests "${without_bpf[@]/#/--test=}" -- --test-threads=2
     else
         echo "neither root nor user namespaces: the tests with real packets cannot run here" >&2
         return 1

@@ -55,7 +55,10 @@ impl Config {
     ///
     /// All that is wrong with it.
     pub fn read(text: &str) -> Result<Self, Error> {
-        let file: Value = serde_saphyr::from_str(text).map_err(|e| Error::Yaml(Box::new(e)))?;
+        // A server may be called y, which is no truth value in YAML 1.2.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let file: Value = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|e| Error::Yaml(Box::new(e)))?;
         let mut walk = Walk::default();
         let config = read(&mut walk, &file);
         if walk.problems.is_empty() {

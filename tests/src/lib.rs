@@ -129,6 +129,8 @@ pub fn within_path<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = remove(&self.path());
+        // Of a test that ended halfway.
+        let _ = fs::remove_dir_all(Path::new("/sys/fs/bpf").join(&self.name));
     }
 }
 

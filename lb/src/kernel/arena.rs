@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longer than any packet is under way in the program.
@@ -54,6 +55,23 @@ impl Arena {
         Some(start..start + length)
     }
 
+    /// The same; waits for what packets can still be reading where nothing else
+    /// is left, which is at most some milliseconds.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "changes are made on a thread of their own"
+    )]
+    pub(super) fn take_waiting(&mut self, length: u32) -> Option<Range<u32>> {
+        loop {
+            let taken = self.take(length, Instant::now());
+            let due = self.retired.front().map(|(since, _)| *since + GRACE);
+            match (taken, due) {
+                (None, Some(due)) => thread::sleep(due.saturating_duration_since(Instant::now())),
+                (taken, _) => return taken,
+            }
+        }
+    }
+
     /// Gives a range back.
     pub(super) fn retire(&mut self, range: Range<u32>, now: Instant) {
         if !range.is_empty() {
@@ -93,6 +111,15 @@ mod tests {
         arena.retire(first, start);
         assert_eq!(arena.take(10, start), None);
         assert_eq!(arena.take(10, start + GRACE), Some(0..10));
+    }
+
+    #[test]
+    fn who_needs_what_still_rests_waits_for_it() {
+        let mut arena = Arena::new(10);
+        let first = arena.take(10, Instant::now()).unwrap();
+        arena.retire(first, Instant::now());
+        assert_eq!(arena.take_waiting(10), Some(0..10));
+        assert_eq!(arena.take_waiting(1), None, "nothing is under way");
     }
 
     #[test]

@@ -134,7 +134,6 @@ impl Book {
     pub(super) fn apply(&mut self, program: &Program, plan: &Plan) -> Result<Applied, Error> {
         self.check(plan)?;
         let tables = program.tables();
-        let now = Instant::now();
         let mut applied = Applied::default();
         if let Some(local) = plan.local {
             self.local = local;
@@ -145,9 +144,10 @@ impl Book {
         // Room for all tables is taken before the first of them is in force.
         let mut taken = Vec::new();
         for put in &plan.put_services {
-            match self.reserve(put, now) {
+            match self.reserve(put) {
                 Ok(ranges) => taken.push(ranges),
                 Err(error) => {
+                    let now = Instant::now();
                     for (slots, ring, sources) in taken.into_iter().flatten() {
                         self.slots.retire(slots, now);
                         self.slots.retire(ring, now);
@@ -162,7 +162,7 @@ impl Book {
             vips.remove(number);
         }
         for (put, ranges) in plan.put_services.iter().zip(taken) {
-            applied.writes += self.put_service(tables, put, ranges.as_ref(), now);
+            applied.writes += self.put_service(tables, put, ranges.as_ref());
         }
         for put in &plan.put_vips {
             vips.insert(
@@ -179,7 +179,7 @@ impl Book {
         self.write_settings(tables);
         applied.writes += self.put_vips(tables, vips)?;
         for number in &plan.remove_services {
-            applied.writes += self.remove_service(tables, *number, now);
+            applied.writes += self.remove_service(tables, *number);
         }
         for number in &plan.remove_servers {
             applied.flows_forgotten += self.remove_server(tables, *number);
@@ -213,7 +213,6 @@ impl Book {
     fn reserve(
         &mut self,
         put: &PutService,
-        now: Instant,
     ) -> Result<Option<(Range<u32>, Range<u32>, Range<u32>)>, Error> {
         if let Some(held) = self.services.get(&put.number)
             && held.hash.as_ref() == Some(&put.hash)
@@ -228,7 +227,7 @@ impl Book {
         };
         let sources = u32::try_from(snat_addresses(&put.mode).len()).unwrap_or(u32::MAX);
         let room = |arena: &mut Arena, length: u32, table, limit: u32| {
-            arena.take(length, now).ok_or(Error::Full {
+            arena.take_waiting(length).ok_or(Error::Full {
                 table,
                 limit: limit as usize,
                 wanted: length as usize,
@@ -261,7 +260,6 @@ impl Book {
         tables: &Tables,
         put: &PutService,
         ranges: Option<&(Range<u32>, Range<u32>, Range<u32>)>,
-        now: Instant,
     ) -> usize {
         let old = self.services.remove(&put.number);
         let mut value = service_value(put, self.clock);
@@ -289,7 +287,7 @@ impl Book {
         value.ring_count = u32::try_from(put.ring.len()).expect("room was found for them");
         write_service(tables, put.number, &value);
         if let Some(old) = old.filter(|_| ranges.is_some()) {
-            self.retire(&old, now);
+            self.retire(&old);
         }
         self.services.insert(
             put.number,
@@ -303,7 +301,8 @@ impl Book {
         writes
     }
 
-    fn retire(&mut self, old: &Held, now: Instant) {
+    fn retire(&mut self, old: &Held) {
+        let now = Instant::now();
         self.slots.retire(old.slots(), now);
         self.slots.retire(old.ring(), now);
         self.sources.retire(old.sources(), now);
@@ -403,12 +402,12 @@ impl Book {
         region.long(0).store(first, Ordering::Release);
     }
 
-    fn remove_service(&mut self, tables: &Tables, number: ServiceNumber, now: Instant) -> usize {
+    fn remove_service(&mut self, tables: &Tables, number: ServiceNumber) -> usize {
         let Some(old) = self.services.remove(&number) else {
             return 0;
         };
         write_service(tables, number, &Service::default());
-        self.retire(&old, now);
+        self.retire(&old);
         1
     }
 
