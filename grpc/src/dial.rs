@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::socket::{KeepAlive, Socket};
-use crate::{Security, Url};
+use crate::{Attachments, Security, Url};
 
 /// Why a channel cannot be made. That nobody answers is not among them: it is
 /// said by each call, as the channel connects when it is used.
@@ -82,17 +82,53 @@ pub fn dial_with(
     security: &Security,
     options: &DialOptions,
 ) -> Result<Channel, DialError> {
+    Ok(dial_passing(url, security, options)?.channel)
+}
+
+/// A channel, and what goes along with its calls.
+#[derive(Clone, Debug)]
+pub struct Dialled {
+    /// The channel.
+    pub channel: Channel,
+    /// The file descriptors of its calls, which only a unix socket carries.
+    pub attachments: Option<Attachments>,
+}
+
+impl From<Channel> for Dialled {
+    /// A channel whose calls take no descriptors along.
+    fn from(channel: Channel) -> Self {
+        Self {
+            channel,
+            attachments: None,
+        }
+    }
+}
+
+/// A channel to `url`, see [`dial`], whose calls can take file descriptors along.
+///
+/// # Errors
+///
+/// See [`DialError`].
+pub fn dial_passing(
+    url: &Url,
+    security: &Security,
+    options: &DialOptions,
+) -> Result<Dialled, DialError> {
     if !security.allows(url) {
         return Err(DialError::Plaintext(url.clone()));
     }
     let endpoint = endpoint(url, options)?;
-    let (url, options) = (Arc::new(url.clone()), Arc::new(options.clone()));
-    Ok(
-        endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-            let (url, options) = (Arc::clone(&url), Arc::clone(&options));
-            async move { connect(&url, &options).await.map(TokioIo::new) }
-        })),
-    )
+    let attachments = Attachments::default();
+    let (on, target) = (attachments.clone(), Arc::new(url.clone()));
+    let options = Arc::new(options.clone());
+    let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+        let (url, options, on) = (Arc::clone(&target), Arc::clone(&options), on.clone());
+        async move { connect(&url, &options, &on).await.map(TokioIo::new) }
+    }));
+    Ok(Dialled {
+        channel,
+        attachments: matches!(url, Url::Unix(_)).then_some(attachments),
+    })
 }
 
 fn endpoint(url: &Url, options: &DialOptions) -> Result<Endpoint, DialError> {
@@ -122,15 +158,24 @@ struct ConnectError {
     source: io::Error,
 }
 
-async fn connect(url: &Url, options: &DialOptions) -> Result<Socket, ConnectError> {
+async fn connect(
+    url: &Url,
+    options: &DialOptions,
+    attachments: &Attachments,
+) -> Result<Socket, ConnectError> {
     let failed = |source| ConnectError {
         url: url.clone(),
         source,
     };
-    match timeout(options.connect_timeout, connect_to(url, options)).await {
-        Ok(connected) => connected.map_err(failed),
-        Err(late) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, late))),
+    let connected = timeout(options.connect_timeout, connect_to(url, options)).await;
+    let connected =
+        connected.unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)));
+    let socket = connected.map_err(failed)?;
+    // Before the first byte, and also below a security layer.
+    if let Some(descriptors) = socket.descriptors() {
+        attachments.connected(descriptors).map_err(failed)?;
     }
+    Ok(socket)
 }
 
 async fn connect_to(url: &Url, options: &DialOptions) -> io::Result<Socket> {
@@ -151,7 +196,7 @@ async fn connect_to(url: &Url, options: &DialOptions) -> io::Result<Socket> {
 pub struct Channels {
     security: Security,
     options: DialOptions,
-    by_url: Arc<Mutex<HashMap<Url, Channel>>>,
+    by_url: Arc<Mutex<HashMap<Url, Dialled>>>,
 }
 
 impl Channels {
@@ -175,11 +220,20 @@ impl Channels {
     ///
     /// See [`DialError`].
     pub fn channel(&self, url: &Url) -> Result<Channel, DialError> {
+        Ok(self.dialled(url)?.channel)
+    }
+
+    /// The channel to `url`, and what goes along with its calls.
+    ///
+    /// # Errors
+    ///
+    /// See [`DialError`].
+    pub fn dialled(&self, url: &Url) -> Result<Dialled, DialError> {
         let mut channels = self.by_url.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(url) {
             return Ok(channel.clone());
         }
-        let channel = dial_with(url, &self.security, &self.options)?;
+        let channel = dial_passing(url, &self.security, &self.options)?;
         if channels.len() >= Self::MAX
             && let Some(other) = channels.keys().next().cloned()
         {

@@ -6,14 +6,19 @@
 //! is where a message becomes a typed value, and [`status`] where an error
 //! becomes a status.
 //!
-//! Limits: plaintext only; file descriptors are not passed along (grpcfd), so
-//! an `inode://` URL can be named but not dialled.
+//! [`Descriptors`] travel over unix sockets beside the bytes, and
+//! [`Attachments`] with the calls of a channel.
+//!
+//! Limits: plaintext only.
 
+mod attachments;
 mod client;
 pub mod convert;
+mod descriptors;
 mod dial;
 mod health;
 mod listen;
+mod passing;
 mod registry_path;
 mod security;
 mod server;
@@ -23,8 +28,10 @@ mod token;
 pub mod trace;
 mod url;
 
+pub use attachments::{Attachment, Attachments};
 pub use client::{CallMetadata, RemoteEndpoint};
-pub use dial::{Channels, DialError, DialOptions, dial, dial_with};
+pub use descriptors::{Descriptors, ReceiveError};
+pub use dial::{Channels, DialError, DialOptions, Dialled, dial, dial_passing, dial_with};
 pub use health::Health;
 pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
 pub use registry_path::{RegistryPath, RegistryPathSegment};
@@ -32,7 +39,7 @@ pub use security::Security;
 pub use server::{
     Monitoring, Observer, Requests, ServeError, ServerOptions, builder, routes, serve,
 };
-pub use socket::{KeepAlive, Peer, Socket};
+pub use socket::{ConnectInfo, KeepAlive, Peer, Socket};
 pub use status::{RemoteError, invalid, status};
 pub use token::{
     Claims, Es256Tokens, Identity, IdentityError, InsecureTokens, SignError, SpiffeId,

@@ -11,6 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::server::Connected;
 use tracing::debug;
 
+use crate::Descriptors;
+use crate::passing::PassingStream;
+
 /// After how much silence a peer is asked whether it lives, and how long it has
 /// to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Socket(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(PassingStream),
 }
 
 impl Socket {
@@ -52,7 +55,31 @@ impl Socket {
     }
 
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self(Kind::Unix(stream))
+        Self(Kind::Unix(PassingStream::new(stream)))
+    }
+
+    /// The file descriptors that travel over it, which only a unix socket has.
+    #[must_use]
+    pub fn descriptors(&self) -> Option<&Descriptors> {
+        match &self.0 {
+            Kind::Tcp(_) => None,
+            Kind::Unix(stream) => Some(stream.descriptors()),
+        }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        match &self.0 {
+            Kind::Tcp(stream) => Peer::Tcp(stream.peer_addr().ok().map(canonical)),
+            Kind::Unix(stream) => {
+                let credentials = stream.peer_cred().ok();
+                Peer::Unix {
+                    pid: credentials.and_then(|credentials| credentials.pid()),
+                    uid: credentials.map(|credentials| credentials.uid()),
+                }
+            }
+        }
     }
 }
 
@@ -73,8 +100,7 @@ fn tune(stream: &TcpStream, keep_alive: &KeepAlive) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(interval + timeout))
 }
 
-/// Who is at the other end of an accepted connection; found in the extensions
-/// of every request.
+/// Who is at the other end of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP connection from this address, if the system could tell.
@@ -98,19 +124,22 @@ impl fmt::Display for Peer {
     }
 }
 
-impl Connected for Socket {
-    type ConnectInfo = Peer;
+/// What a server knows of a connection; found in the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct ConnectInfo {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The file descriptors that travel over it, which only a unix socket has.
+    pub descriptors: Option<Descriptors>,
+}
 
-    fn connect_info(&self) -> Peer {
-        match &self.0 {
-            Kind::Tcp(stream) => Peer::Tcp(stream.peer_addr().ok().map(canonical)),
-            Kind::Unix(stream) => {
-                let credentials = stream.peer_cred().ok();
-                Peer::Unix {
-                    pid: credentials.and_then(|credentials| credentials.pid()),
-                    uid: credentials.map(|credentials| credentials.uid()),
-                }
-            }
+impl Connected for Socket {
+    type ConnectInfo = ConnectInfo;
+
+    fn connect_info(&self) -> ConnectInfo {
+        ConnectInfo {
+            peer: self.peer(),
+            descriptors: self.descriptors().cloned(),
         }
     }
 }

@@ -12,7 +12,7 @@ use tracing::{Instrument, Span, debug, error, info, info_span};
 
 use super::{ServerOptions, deadline};
 use crate::convert::{connection_from_wire, connection_to_wire, request_from_wire};
-use crate::{Peer, invalid, status, token_from_metadata, trace};
+use crate::{ConnectInfo, Peer, invalid, status, token_from_metadata, trace};
 
 /// Serves `networkservice.NetworkService` with an [`Endpoint`].
 #[derive(Debug)]
@@ -107,11 +107,8 @@ impl NetworkService for Requests {
 }
 
 fn peer<T>(request: &Request<T>) -> Peer {
-    request
-        .extensions()
-        .get()
-        .copied()
-        .unwrap_or(Peer::Tcp(None))
+    let info = request.extensions().get::<ConnectInfo>();
+    info.map_or(Peer::Tcp(None), |info| info.peer)
 }
 
 fn record(connection: &Connection) {

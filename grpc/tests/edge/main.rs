@@ -1,6 +1,7 @@
 //! The edge over real sockets: what a peer sees.
 
 mod common;
+mod descriptors;
 mod services;
 mod sockets;
 mod standard;

@@ -9,7 +9,6 @@ use carrick_grpc::{
 };
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::transport::server::Connected;
 
 fn insecure() -> Security {
     Security::insecure()
@@ -77,7 +76,7 @@ async fn a_live_socket_is_not_stolen() {
     let mut served = first.next().await.unwrap().unwrap();
     assert_eq!(served.read(&mut [0]).await.unwrap(), 1);
     let us = i32::try_from(std::process::id()).unwrap();
-    assert!(matches!(served.connect_info(), Peer::Unix { pid: Some(pid), .. } if pid == us));
+    assert!(matches!(served.peer(), Peer::Unix { pid: Some(pid), .. } if pid == us));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +135,7 @@ async fn port_0_becomes_the_port_that_the_system_chose() {
             .await
             .unwrap();
         let served = listener.next().await.unwrap().unwrap();
-        assert_eq!(served.connect_info(), Peer::Tcp(client.local_addr().ok()));
+        assert_eq!(served.peer(), Peer::Tcp(client.local_addr().ok()));
     }
 }
 
