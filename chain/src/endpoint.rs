@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Span;
 
 pub use handle::Handle;
-pub use options::{BoxError, EndpointOptions, Journal, Tokens};
+pub use options::{BoxError, EndpointOptions, IsStale, Journal, Tokens};
 
 use crate::monitor::Hub;
 use crate::{Chain, Error, Kind, Monitor, Operation, Selector, path};
@@ -201,8 +201,7 @@ impl Endpoint {
     /// content is what `change` makes of the last answer (NSM `vl3mtu`).
     ///
     /// A Request that is being served meanwhile may still answer what was
-    /// before: an element whose answers depend on something that changes looks
-    /// at it again after `next`.
+    /// before: see [`EndpointOptions::is_stale`].
     pub fn ask_refresh(
         &self,
         which: &dyn Fn(&Connection) -> bool,

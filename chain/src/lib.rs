@@ -58,6 +58,6 @@ pub use client::{
     MonitorEnd, Remote, Reselect,
 };
 pub use element::{Chain, Element, Next};
-pub use endpoint::{BoxError, Endpoint, EndpointOptions, Handle, Journal, Tokens};
+pub use endpoint::{BoxError, Endpoint, EndpointOptions, Handle, IsStale, Journal, Tokens};
 pub use error::{Error, Kind, Operation};
 pub use monitor::{ConnectionEvent, EventKind, Monitor, Selector};

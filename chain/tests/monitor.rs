@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carrick_chain::testing::{Check, TestTokens, request, soon};
@@ -112,6 +113,44 @@ async fn an_update_is_the_answer_with_the_id_and_index_of_this_hop() {
     answer.id = carrick_types::ConnectionId::new(&answer.path.segments[1].id).unwrap();
     answer.path.index = 1;
     assert_eq!(*event(&mut monitor).connections[0], answer);
+}
+
+/// What answers depend on changes while the first Request is served, before it
+/// can be among those that are asked for a refresh.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_became_stale_while_it_was_made_is_asked_for_again() {
+    let size = Arc::new(Mutex::new(Mtu::new(1500).unwrap()));
+    let (read, change) = (size.clone(), size.clone());
+    let chain = Chain::default()
+        .then(Check::new(move |connection| {
+            connection.context.mtu = Some(*read.lock().unwrap());
+            Ok(())
+        }))
+        .then(Check::new(move |_| {
+            *change.lock().unwrap() = Mtu::new(1400).unwrap();
+            Ok(())
+        }));
+    let options = EndpointOptions::new("nse", TestTokens::default()).is_stale(Arc::new(
+        move |connection: &Connection| connection.context.mtu != Some(*size.lock().unwrap()),
+    ));
+    let endpoint = Endpoint::new(options, chain);
+    let mut monitor = endpoint.monitor(Selector::default());
+    event(&mut monitor);
+
+    let answer = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    assert_eq!(event(&mut monitor).connections[0].state, State::Up);
+    let asked = event(&mut monitor);
+    assert_eq!(asked.kind, EventKind::Update);
+    assert_eq!(asked.connections[0].state, State::RefreshRequested);
+    assert_eq!(
+        answer.state,
+        State::Up,
+        "the answer itself asks for nothing"
+    );
+
+    endpoint.request(answer, soon()).await.unwrap();
+    assert_eq!(event(&mut monitor).connections[0].state, State::Up);
+    assert_silent(&mut monitor);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,11 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let options = EndpointOptions::new(config.name.as_str(), Arc::clone(&parts.tokens))
         .max_connections(config.max_connections)
         .journal(answers.clone())
-        .handle(&parts.handle);
+        .handle(&parts.handle)
+        .is_stale({
+            let parts = parts.clone();
+            Arc::new(move |connection| serving::is_stale(&parts, connection))
+        });
     // Without a forwarder a client's interface is ours to make, once.
     let options = match parts.plane {
         Some(_) => options.know_callers(),

@@ -48,6 +48,15 @@ pub(crate) fn is_peer(vl3: &carrick_vl3::Vl3, connection: &carrick_types::Connec
     vl3.dialled_by(&connection.id).is_some()
 }
 
+/// Whether an answer is no longer right since the prefixes changed. Peers route
+/// each prefix, clients only the network.
+pub(crate) fn is_stale(parts: &Parts, connection: &carrick_types::Connection) -> bool {
+    let routes = &connection.context.ip.src_routes;
+    let lacks = |prefix| routes.iter().all(|route| route.prefix != prefix);
+    parts.addresses.is_stale(connection)
+        || is_peer(&parts.vl3, connection) && parts.prefixes.current().iter().copied().any(lacks)
+}
+
 fn dns(dns: &Dns) -> Result<DnsContextOptions, TemplateError> {
     let templates = dns.templates.iter().map(|text| text.parse::<Template>());
     let further = DnsConfig {

@@ -37,6 +37,9 @@ pub trait Journal: Send + Sync + 'static {
     fn remove(&self, id: &ConnectionId) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
+/// Whether an answer is no longer right, as what it depends on has changed.
+pub type IsStale = Arc<dyn Fn(&Connection) -> bool + Send + Sync>;
+
 /// What an [`Endpoint`](super::Endpoint) needs besides its chain.
 #[derive(Clone)]
 pub struct EndpointOptions {
@@ -45,6 +48,7 @@ pub struct EndpointOptions {
     pub(super) max_connections: usize,
     pub(super) journal: Option<Arc<dyn Journal>>,
     pub(super) handle: Handle,
+    pub(super) is_stale: Option<IsStale>,
     pub(super) knows_callers: bool,
 }
 
@@ -72,6 +76,7 @@ impl EndpointOptions {
             max_connections: Self::MAX_CONNECTIONS,
             journal: None,
             handle: Handle::default(),
+            is_stale: None,
             knows_callers: false,
         }
     }
@@ -84,6 +89,17 @@ impl EndpointOptions {
     #[must_use]
     pub fn know_callers(mut self) -> Self {
         self.knows_callers = true;
+        self
+    }
+
+    /// Looks at each answer once it is told to monitors; the client of one that
+    /// is stale by then is asked for a refresh. Whoever changes what answers
+    /// depend on changes it first and calls
+    /// [`Endpoint::ask_refresh`](super::Endpoint::ask_refresh) then: a Request
+    /// that is served meanwhile is caught by the one or by the other.
+    #[must_use]
+    pub fn is_stale(mut self, is_stale: IsStale) -> Self {
+        self.is_stale = Some(is_stale);
         self
     }
 

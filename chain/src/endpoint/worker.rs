@@ -320,7 +320,11 @@ impl Worker {
                 info!(network_service = %answer.network_service, client = answer.client_name(), "connection up");
             }
         }
-        self.endpoint.0.hub.update(&answer);
+        let hub = &self.endpoint.0.hub;
+        hub.update(&answer);
+        if let Some(is_stale) = &self.endpoint.0.options.is_stale {
+            hub.ask_refresh_of(&self.id, &**is_stale, &|_| {});
+        }
         self.phase = Phase::Up {
             answer,
             expires,

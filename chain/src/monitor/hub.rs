@@ -75,15 +75,29 @@ impl Hub {
         change: &dyn Fn(&mut Connection),
     ) {
         for connection in self.connections() {
-            while let Some(current) = self.connection(&connection.id)
-                && which(&current)
-                && !self.ask_refresh_of(&current, change)
-            {}
+            self.ask_refresh_of(&connection.id, which, change);
         }
     }
 
+    /// The same of one connection.
+    pub(crate) fn ask_refresh_of(
+        &self,
+        id: &ConnectionId,
+        which: &dyn Fn(&Connection) -> bool,
+        change: &dyn Fn(&mut Connection),
+    ) {
+        while let Some(current) = self.connection(id)
+            && which(&current)
+            && !self.replace_with_asked(&current, change)
+        {}
+    }
+
     /// Whether `current` was still the last answer.
-    fn ask_refresh_of(&self, current: &Arc<Connection>, change: &dyn Fn(&mut Connection)) -> bool {
+    fn replace_with_asked(
+        &self,
+        current: &Arc<Connection>,
+        change: &dyn Fn(&mut Connection),
+    ) -> bool {
         let mut asked = Connection::clone(current);
         change(&mut asked);
         asked.id = current.id.clone();

@@ -104,6 +104,10 @@ impl World {
         EndpointOptions::new("nse-1", Arc::clone(&self.parts.tokens))
             .journal(self.answers.clone())
             .handle(&self.parts.handle)
+            .is_stale({
+                let parts = self.parts.clone();
+                Arc::new(move |connection| serving::is_stale(&parts, connection))
+            })
     }
 
     pub(super) fn endpoint(&self) -> carrick_chain::Endpoint {
