@@ -1,0 +1,40 @@
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::Refused;
+
+/// What was refused, by policy. Clones count the same.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Family<Label, Counter>);
+
+/// As many values as there are policies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Label {
+    policy: String,
+}
+
+impl Refusals {
+    /// Registers the counter.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "refusals",
+            "Calls and answers that a policy refused",
+            self.0.clone(),
+        );
+    }
+
+    /// Counts one.
+    pub fn count(&self, refused: &Refused) {
+        let policy = refused.policy().to_owned();
+        self.0.get_or_create(&Label { policy }).inc();
+    }
+
+    /// How many calls the policy of a name refused.
+    #[must_use]
+    pub fn of(&self, policy: &str) -> u64 {
+        let policy = policy.to_owned();
+        self.0.get_or_create(&Label { policy }).get()
+    }
+}

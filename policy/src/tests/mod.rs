@@ -1,0 +1,4 @@
+mod masks;
+mod native;
+mod rego;
+mod world;
