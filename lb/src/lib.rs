@@ -5,6 +5,7 @@ pub mod control;
 pub mod dataplane;
 pub mod journal;
 pub mod kernel;
+pub mod members;
 pub mod model;
 pub mod nft;
 pub mod packet;
