@@ -10,16 +10,16 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The subjects: whose endpoint is under test.
+// The subjects: whose program is under test.
 const (
 	subjectCarrick = "carrick"
 	subjectGo      = "go"
 )
 
 var (
-	// subject is the endpoint under test.
+	// subject is whose program is under test.
 	subject string
-	// subjectBinary is the program that serves it.
+	// subjectBinary is that program: endpoint, client, IPAM server and registry are its commands.
 	subjectBinary string
 	// verbose shows what the SDK's manager, forwarder and registry log.
 	verbose = os.Getenv("CARRICK_INTEROP_VERBOSE") == "true"
@@ -86,11 +86,11 @@ func chooseSubject(scratch string) error {
 	}
 }
 
-// goDefect skips the rest of a test with the subject go, where the Go endpoint is known not to do what is asked. With
+// goDefect skips the rest of a test with the subject go, where Go's program is known not to do what is asked. With
 // CARRICK_INTEROP_DEFECTS=true the test runs all the same and shows it.
 func goDefect(t *testing.T, what string) {
 	t.Helper()
 	if subject == subjectGo && os.Getenv("CARRICK_INTEROP_DEFECTS") != "true" {
-		t.Skipf("known of the Go endpoint: %s", what)
+		t.Skipf("known of Go: %s", what)
 	}
 }

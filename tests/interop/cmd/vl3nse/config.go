@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/networkservicemesh/sdk/pkg/tools/nsurl"
 )
 
 // nseConfig is what "vl3nse nse" reads from the environment.
@@ -22,6 +24,24 @@ type nseConfig struct {
 	prefixServers   []string          // NSM_PREFIX_SERVER_URL, ignored where CARRICK_PREFIXES is set
 	prefixes        []string          // CARRICK_PREFIXES
 	dnsListen       string            // CARRICK_DNS_LISTEN, host:port
+	idleTimeout     time.Duration     // NSM_IDLE_TIMEOUT
+}
+
+// nscConfig is what "vl3nse nsc" reads from the environment.
+type nscConfig struct {
+	name           string            // NSM_NAME
+	connectTo      *url.URL          // NSM_CONNECT_TO
+	services       []*nsurl.NSURL    // NSM_NETWORK_SERVICES
+	labels         map[string]string // NSM_LABELS
+	dialTimeout    time.Duration     // NSM_DIAL_TIMEOUT
+	requestTimeout time.Duration     // NSM_REQUEST_TIMEOUT
+	tokenLifetime  time.Duration     // NSM_MAX_TOKEN_LIFETIME
+}
+
+// registryConfig is what "vl3nse registry" reads from the environment.
+type registryConfig struct {
+	listenOn     *url.URL      // NSM_LISTEN_ON
+	expirePeriod time.Duration // NSM_EXPIRE_PERIOD
 }
 
 // ipamConfig is what "vl3nse ipam" reads from the environment.
@@ -58,7 +78,56 @@ func readNSEConfig() (*nseConfig, error) {
 	if c.tokenLifetime, err = time.ParseDuration(env("NSM_MAX_TOKEN_LIFETIME", "10m")); err != nil {
 		return nil, fmt.Errorf("NSM_MAX_TOKEN_LIFETIME: %w", err)
 	}
+	if c.idleTimeout, err = time.ParseDuration(env("NSM_IDLE_TIMEOUT", "0")); err != nil {
+		return nil, fmt.Errorf("NSM_IDLE_TIMEOUT: %w", err)
+	}
 	return c, nil
+}
+
+func readNSCConfig() (*nscConfig, error) {
+	c := &nscConfig{
+		name:   env("NSM_NAME", "nsc"),
+		labels: labels(env("NSM_LABELS", "")),
+	}
+	if env("NSM_LIVENESS_CHECK_ENABLED", "true") != "false" {
+		return nil, fmt.Errorf("NSM_LIVENESS_CHECK_ENABLED is not false: this program has no data plane to probe")
+	}
+	var err error
+	if c.connectTo, err = url.Parse(env("NSM_CONNECT_TO", "")); err != nil || c.connectTo.Scheme == "" {
+		return nil, fmt.Errorf("NSM_CONNECT_TO %q is no URL of a manager", os.Getenv("NSM_CONNECT_TO"))
+	}
+	for _, text := range list(env("NSM_NETWORK_SERVICES", "")) {
+		service, err := url.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("NSM_NETWORK_SERVICES: %w", err)
+		}
+		c.services = append(c.services, (*nsurl.NSURL)(service))
+	}
+	for name, setting := range map[string]struct {
+		otherwise string
+		value     *time.Duration
+	}{
+		"NSM_DIAL_TIMEOUT":       {"5s", &c.dialTimeout},
+		"NSM_REQUEST_TIMEOUT":    {"15s", &c.requestTimeout},
+		"NSM_MAX_TOKEN_LIFETIME": {"10m", &c.tokenLifetime},
+	} {
+		if *setting.value, err = time.ParseDuration(env(name, setting.otherwise)); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return c, nil
+}
+
+func readRegistryConfig() (*registryConfig, error) {
+	listenOn, err := url.Parse(env("NSM_LISTEN_ON", "unix:///listen.on.socket"))
+	if err != nil {
+		return nil, fmt.Errorf("NSM_LISTEN_ON: %w", err)
+	}
+	period, err := time.ParseDuration(env("NSM_EXPIRE_PERIOD", "1m"))
+	if err != nil {
+		return nil, fmt.Errorf("NSM_EXPIRE_PERIOD: %w", err)
+	}
+	return &registryConfig{listenOn: listenOn, expirePeriod: period}, nil
 }
 
 func readIPAMConfig() (*ipamConfig, error) {

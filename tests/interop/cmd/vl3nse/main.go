@@ -1,5 +1,6 @@
-// Command vl3nse is the reference subject of the tests: a vL3 endpoint ("vl3nse nse") and an IPAM server
-// ("vl3nse ipam") made of the elements of the Go SDK alone, without a data plane and without TLS.
+// Command vl3nse is the reference subject of the tests: a vL3 endpoint ("vl3nse nse"), a client ("vl3nse nsc"), an
+// IPAM server ("vl3nse ipam") and a registry ("vl3nse registry") made of the elements of the Go SDK alone, without a
+// data plane and without TLS.
 //
 // It is set up by environment variables; config.go lists them.
 package main
@@ -23,15 +24,20 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	const commands = "nse, nsc, ipam and registry"
 	if len(args) != 1 {
-		return fmt.Errorf("one argument is wanted, nse or ipam; got %q", args)
+		return fmt.Errorf("one argument is wanted of %s; got %q", commands, args)
 	}
 	switch args[0] {
 	case "nse":
 		return runNSE(ctx)
+	case "nsc":
+		return runNSC(ctx)
 	case "ipam":
 		return runIPAM(ctx)
+	case "registry":
+		return runRegistry(ctx)
 	default:
-		return fmt.Errorf("unknown command %q; nse and ipam are known", args[0])
+		return fmt.Errorf("unknown command %q; %s are known", args[0], commands)
 	}
 }

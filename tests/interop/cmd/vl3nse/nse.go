@@ -14,6 +14,7 @@ import (
 
 	"github.com/networkservicemesh/sdk/pkg/ipam/strictvl3ipam"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/endpoint"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/common/onidle"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/dnscontext/vl3dns"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/ipcontext/vl3"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/connectioncontext/mtu/vl3mtu"
@@ -48,7 +49,9 @@ func runNSE(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	chain, err := newEndpoint(serveCtx, config, dnsIPs, pools)
+	ctx, idle := context.WithCancel(ctx)
+	defer idle()
+	chain, err := newEndpoint(serveCtx, config, idle, dnsIPs, pools)
 	if err != nil {
 		return err
 	}
@@ -80,8 +83,9 @@ func runNSE(ctx context.Context) error {
 	return err
 }
 
-// newEndpoint is the chain of the SDK's vL3 endpoint without the elements that talk to a data plane.
-func newEndpoint(ctx context.Context, config *nseConfig, dnsIPs <-chan net.IP, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
+// newEndpoint is the chain of the SDK's vL3 endpoint without the elements that talk to a data plane. It calls idle when
+// it had no connection for the time it was told.
+func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-chan net.IP, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
 	_, portText, err := net.SplitHostPort(config.dnsListen)
 	if err != nil {
 		return nil, fmt.Errorf("CARRICK_DNS_LISTEN: %w", err)
@@ -95,6 +99,7 @@ func newEndpoint(ctx context.Context, config *nseConfig, dnsIPs <-chan net.IP, p
 		sandbox.GenerateExpiringToken(config.tokenLifetime),
 		endpoint.WithName(config.name),
 		endpoint.WithAdditionalFunctionality(
+			onidle.NewServer(ctx, idle, config.idleTimeout),
 			vl3dns.NewServer(ctx, dnsIPs,
 				vl3dns.WithDomainSchemes(config.dnsTemplates...),
 				vl3dns.WithDNSPort(dnsPort),
