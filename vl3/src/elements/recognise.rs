@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use carrick_chain::{Element, Error, Kind, Next};
-use carrick_types::{Connection, IpNet, Prefix, host};
+use carrick_types::{Connection, IpContext, IpNet, Prefix, host};
 use tokio::time::timeout;
 
 use crate::peers::PeerId;
-use crate::recognise::{Forgery, Recognition};
+use crate::recognise::{Forgery, PEER_LABEL, Recognition};
 use crate::{Metrics, Vl3};
 
 /// Tells peers from clients, and lets in from each only what it may say.
@@ -38,21 +38,30 @@ impl Recognise {
         Self { vl3 }
     }
 
+    /// Who says what only endpoints say is waited for as well: NSM's own carry
+    /// no label, and once taken for a client it could not become a peer.
     async fn recognise(&self, connection: &Connection) -> Recognition {
         let mut changes = self.vl3.changes();
+        let open = |recognition: &Recognition| match recognition {
+            Recognition::Forged(Forgery::Unregistered) => true,
+            Recognition::Client => announces(connection),
+            Recognition::Forged(_) | Recognition::Peer(_) => false,
+        };
         let known = async {
             loop {
-                match self.vl3.recognise(connection) {
-                    Recognition::Forged(Forgery::Unregistered) => {}
-                    other => return other,
+                let recognition = self.vl3.recognise(connection);
+                if !open(&recognition) {
+                    return recognition;
                 }
                 if changes.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
         };
-        let late = Recognition::Forged(Forgery::Unregistered);
-        timeout(Self::WAIT, known).await.unwrap_or(late)
+        match timeout(Self::WAIT, known).await {
+            Ok(recognition) => recognition,
+            Err(_) => self.vl3.recognise(connection),
+        }
     }
 
     fn refuse(&self, connection: &Connection, forgery: Forgery) -> Error {
@@ -63,6 +72,9 @@ impl Recognise {
 
     /// Leaves of what a peer says about itself what is accepted.
     fn filter(&self, connection: &mut Connection, peer: &PeerId) -> Result<(), Error> {
+        if connection.labels.value(PEER_LABEL).is_none() {
+            forget_former(&mut connection.context.ip);
+        }
         let ip = &mut connection.context.ip;
         let announced = ip.dst_routes.iter().map(|route| route.prefix);
         let hosts = ip.src_addrs.iter().map(|address| host(address.addr()));
@@ -86,6 +98,31 @@ impl Recognise {
         }
         Ok(())
     }
+}
+
+/// Whether a Request says which prefix its sender holds, by way of which own
+/// address (NSM `vl3` client). Clients have routes to single addresses only.
+fn announces(connection: &Connection) -> bool {
+    let ip = &connection.context.ip;
+    let own = |hop| ip.src_addrs.iter().any(|address| address.addr() == hop);
+    ip.dst_routes.iter().any(|route| {
+        route.prefix.length() < route.prefix.width() && route.next_hop.is_some_and(own)
+    })
+}
+
+/// Leaves of each family the last address and what is behind it. When its
+/// prefix changes, an endpoint of NSM's own adds the new one to the former
+/// (NSM `vl3` client), which somebody else may hold by then.
+fn forget_former(ip: &mut IpContext) {
+    let last = |v4: bool| {
+        let mut addresses = ip.src_addrs.iter().map(IpNet::addr);
+        addresses.rfind(|ip| ip.is_ipv4() == v4)
+    };
+    let current = [last(true), last(false)];
+    ip.src_addrs
+        .retain(|address| current.contains(&Some(address.addr())));
+    ip.dst_routes
+        .retain(|route| route.next_hop.is_none() || current.contains(&route.next_hop));
 }
 
 /// Nothing that a peer announced could be taken.

@@ -193,6 +193,9 @@ async fn a_registered_peer_is_linked_with_its_prefix() {
     );
     assert_eq!(link.name_servers(), [ip("10.0.1.0")]);
     assert_eq!(answer.context.dns[0].server_ips, [ip("10.0.0.0")]);
+    // Its own server besides, and none that only clients are told of.
+    assert_eq!(answer.context.dns[1].server_ips, [ip("10.0.1.0")]);
+    assert_eq!(answer.context.dns.len(), 2);
     bed.endpoint.close(answer).await.unwrap();
     assert!(bed.vl3.links().is_empty());
 }
@@ -219,6 +222,65 @@ async fn a_peer_that_dials_before_its_registration_is_known_is_waited_for() {
     });
     linked.unwrap();
     assert_eq!(bed.forged("unregistered"), 0);
+}
+
+/// What an endpoint of NSM's own asks: no label, its addresses one after
+/// another as they changed.
+fn of_nsm_peer(name: &str, prefixes: &[&str]) -> Connection {
+    let mut request = of_peer(name, &prefixes[..1]);
+    request.labels.0.remove(PEER_LABEL);
+    for text in &prefixes[1..] {
+        let own = prefix(text).network();
+        let ip = &mut request.context.ip;
+        ip.add_src_addr(IpNet::from(own));
+        ip.add_dst_route(Route::via(prefix(text), own));
+    }
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_a_label_that_dials_before_its_registration_is_known_is_no_client() {
+    let bed = bed();
+    let request = of_nsm_peer("a", &["10.0.1.0/24"]);
+    let (linked, ()) = tokio::join!(bed.request(request), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        bed.register("a", None);
+    });
+    assert_eq!(
+        linked.unwrap().context.ip.src_addrs,
+        [IpNet::from(ip("10.0.1.0"))]
+    );
+    assert_eq!(bed.vl3.links().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_announces_a_prefix_and_is_nobody_is_served_as_a_client() {
+    let bed = bed();
+    bed.request(of_nsm_peer("nsc", &["10.0.1.0/24"]))
+        .await
+        .unwrap();
+    assert!(bed.vl3.links().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_renumbered_peer_without_a_label_only_the_present_prefix_counts() {
+    let bed = bed();
+    bed.register("a", None);
+    bed.register("b", None);
+    bed.request(of_nsm_peer("a", &["10.0.1.0/24"]))
+        .await
+        .unwrap();
+    let moved = of_nsm_peer("a", &["10.0.1.0/24", "10.0.5.0/24"]);
+    let answer = bed.request(moved).await.unwrap();
+    assert_eq!(answer.context.ip.src_addrs, [IpNet::from(ip("10.0.5.0"))]);
+    let (_, link, _) = bed.vl3.links().remove(0);
+    assert_eq!(
+        link.prefixes,
+        [prefix("10.0.5.0/24"), prefix("10.0.5.0/32")]
+    );
+    // The former prefix is free for the one that was granted it since.
+    bed.request(of_peer("b", &["10.0.1.0/24"])).await.unwrap();
+    assert_eq!(bed.refused("held"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -374,6 +436,39 @@ async fn a_client_is_told_the_name_server_and_gets_its_name() {
     assert_eq!(again.context.dns, answer.context.dns);
     bed.endpoint.close(answer).await.unwrap();
     assert_eq!(bed.found("hello.service."), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_refresh_forgets_no_name_and_a_close_after_it_takes_it_away() {
+    let bed = bed();
+    let fails = Arc::new(Mutex::new(false));
+    let told = fails.clone();
+    let names = DnsContextOptions {
+        templates: vec!["{{ index .Labels \"podName\" }}.vl3.".parse().unwrap()],
+        ..DnsContextOptions::default()
+    };
+    let last = Check::new(move |_| {
+        if *told.lock().unwrap() {
+            return Err("the link cannot be made".into());
+        }
+        Ok(())
+    });
+    let chain = Chain::default()
+        .then(addresses(&bed.vl3))
+        .then(DnsContext::new(bed.vl3.clone(), bed.records.clone(), names))
+        .then(last);
+    let endpoint = Endpoint::new(EndpointOptions::new("nse", TestTokens::default()), chain);
+    let mut first = request("nsc", "1");
+    first.labels.0.insert("podName".into(), "pod".into());
+    let answer = endpoint.request(first, soon()).await.unwrap();
+    *fails.lock().unwrap() = true;
+    let mut renamed = answer.clone();
+    renamed.labels.0.insert("podName".into(), "new".into());
+    endpoint.request(renamed, soon()).await.unwrap_err();
+    assert_eq!(bed.found("pod.vl3."), Some(vec![ip("10.0.0.9")]));
+    assert_eq!(bed.found("new.vl3."), None);
+    endpoint.close(answer).await.unwrap();
+    assert_eq!(bed.found("pod.vl3."), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,6 +60,9 @@ impl Default for PeerSetOptions {
 /// - Of two links that crossed, the one dialled by the endpoint with the
 ///   greater name stays. Names do not change, so both ends judge alike even
 ///   while their registries differ.
+/// - An endpoint without a key ([`Endpoint::key`]) is one of NSM's own, which
+///   never gives up a link that it dialled and asks without a pause when it is
+///   refused: of two links with such a one, that which it dialled stays.
 /// - A dial in flight is never given up because of a crossing one: until both
 ///   are up nobody knows whether either will be.
 /// - A link whose data path dies carries nothing but probes from then on, and
@@ -272,8 +275,10 @@ impl PeerSet {
     }
 
     /// Whether, of two links that crossed, the one that we dialled stays.
-    pub(crate) fn wins(&self, peer: &PeerId) -> bool {
-        self.name > peer.name
+    pub(crate) fn wins(&self, id: &PeerId) -> bool {
+        let endpoint = self.peers.get(id).and_then(|peer| peer.endpoint.as_ref());
+        let yields = endpoint.is_none_or(|endpoint| endpoint.key().is_some());
+        yields && self.name > id.name
     }
 
     pub(crate) fn drop_inbound(&mut self, end: Option<LinkEnd>) {

@@ -27,7 +27,15 @@ fn endpoint(name: &str, registered: u64) -> Endpoint {
         url: format!("tcp://{name}"),
         registered_at: Some(at(registered)),
         node: None,
+        labels: [(Endpoint::KEY, "key")].into_iter().collect(),
+    }
+}
+
+/// The same as NSM's own endpoints register: without a key.
+fn keyless(name: &str, registered: u64) -> Endpoint {
+    Endpoint {
         labels: Labels::default(),
+        ..endpoint(name, registered)
     }
 }
 
@@ -462,4 +470,21 @@ fn a_working_link_of_ours_does_not_yield_to_the_lesser_name_unless_that_restarte
         connection: conn("mine"),
     };
     assert_eq!(bed.admit("a", "ca"), (Ok(()), vec![close]));
+}
+
+#[test]
+fn a_dial_of_an_endpoint_without_a_key_is_never_refused_whatever_its_name() {
+    let mut bed = bed();
+    bed.tell(Event::Seen(keyless("a", 50)));
+    assert_eq!(bed.admit("a", "ca").0, Ok(()));
+    bed.tell(Event::InboundUp(Link::new(conn("ca"))));
+    let close = |text| Action::Close {
+        connection: conn(text),
+    };
+    assert_eq!(bed.dialed(1, "a", "mine"), [close("mine")]);
+
+    bed.tell(Event::InboundClosed(conn("ca")));
+    assert_eq!(dials(&bed.wait(SECOND * 5)), [(2, "a")]);
+    bed.dialed(2, "a", "again");
+    assert_eq!(bed.admit("a", "cb"), (Ok(()), vec![close("again")]));
 }

@@ -102,7 +102,7 @@ impl PeerSet {
     fn is_newer_than(&self, id: &PeerId, peer: &Peer) -> bool {
         match (self.registered_at, peer.registered_at()) {
             (Some(own), Some(theirs)) if own != theirs => own > theirs,
-            _ => self.wins(id),
+            _ => self.name > id.name,
         }
     }
 

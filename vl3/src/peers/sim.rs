@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use carrick_types::{ConnectionId, EndpointName, Labels};
+use carrick_types::{ConnectionId, EndpointName};
 
 use super::{
     Action, DialId, Domain, Endpoint, Event, Link, PeerId, PeerSet, PeerSetOptions, Reason,
@@ -195,7 +195,7 @@ impl World {
             url,
             registered_at,
             node: None,
-            labels: Labels::default(),
+            labels: [(Endpoint::KEY, "key")].into_iter().collect(),
         }
     }
 
