@@ -84,6 +84,11 @@ impl Fanout {
     /// that do not fit the question or are not `acceptable` are left out. A
     /// server that answers with an error does not have the name: that is how
     /// Go endpoints say so.
+    ///
+    /// All are sent the same message id, and without the wish for recursion:
+    /// Go endpoints ask each other about what they cannot answer, and drop a
+    /// question whose id is under way with them already (NSM `noloop`). With an
+    /// id for each server, `n` of them would exchange `n³` messages.
     pub(crate) async fn ask(
         &self,
         sources: &[IpAddr],
@@ -92,7 +97,8 @@ impl Fanout {
         kind: RecordType,
         acceptable: &(dyn Fn(&Record) -> bool + Sync),
     ) -> Asked {
-        let ask = |server: &IpAddr| self.ask_one(sources, *server, name, kind);
+        let id = fastrand::u16(..);
+        let ask = |server: &IpAddr| self.ask_one(sources, *server, (id, name, kind));
         let mut answers: FuturesUnordered<_> = servers.iter().map(ask).collect();
         let (mut silent, mut known) = (false, false);
         while let Some(answer) = answers.next().await {
@@ -122,15 +128,15 @@ impl Fanout {
         &self,
         sources: &[IpAddr],
         server: IpAddr,
-        name: &Name,
-        kind: RecordType,
+        question: (u16, &Name, RecordType),
     ) -> Option<Message> {
+        let (_, name, kind) = question;
         let source = sources
             .iter()
             .find(|source| source.is_ipv4() == server.is_ipv4())?;
         let exchange = async {
             let port = self.port_of(*source, sources).await?;
-            port.exchange(SocketAddr::new(server, self.port), name, kind)
+            port.exchange(SocketAddr::new(server, self.port), question)
                 .await
         };
         match timeout(Self::TIMEOUT, exchange).await.ok()? {
@@ -182,13 +188,13 @@ impl Port {
     async fn exchange(
         &self,
         server: SocketAddr,
-        name: &Name,
-        kind: RecordType,
+        (id, name, kind): (u16, &Name, RecordType),
     ) -> Result<Message, FanoutError> {
         let (sender, answer) = oneshot::channel();
-        let question = Question::new(&self.pending, server, sender);
+        let question = Question::new(&self.pending, server, id, sender);
         let mut message = Message::query();
         message.metadata.id = question.id;
+        message.metadata.recursion_desired = false;
         message.add_query(Query::query(name.clone(), kind));
         let bytes = message
             .to_vec()
@@ -211,11 +217,16 @@ struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// Takes a random id that is not under way to the same server: who does
-    /// not see the question must guess it.
-    fn new(pending: &'a Pending, server: SocketAddr, sender: oneshot::Sender<Message>) -> Self {
+    /// Takes the id, or a random one if that is under way to the same server:
+    /// who does not see the question must guess it.
+    fn new(
+        pending: &'a Pending,
+        server: SocketAddr,
+        id: u16,
+        sender: oneshot::Sender<Message>,
+    ) -> Self {
         let mut questions = pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids = std::iter::repeat_with(|| fastrand::u16(..));
+        let ids = std::iter::once(id).chain(std::iter::repeat_with(|| fastrand::u16(..)));
         let id = ids
             .take(64)
             .find(|id| !questions.contains_key(&(*id, server)))

@@ -73,8 +73,11 @@ impl Answer {
 /// Answers questions from own records, else from those of the peers.
 ///
 /// Peers are asked for our own clients only, those whose address lies in one
-/// of our prefixes. A question of a peer, or of anybody behind it, is answered
-/// from own records: so a question never travels further than one step.
+/// of our prefixes, and only if the question desires recursion (RFC 1035
+/// §4.1.1). A question of a peer, or of anybody behind it, is answered from own
+/// records: so a question never travels further than one step. NSM's own
+/// endpoints put what they cannot answer to all their peers, without
+/// the wish for recursion (NSM `norecursion`).
 #[derive(Debug)]
 pub struct Resolver {
     vl3: Vl3,
@@ -109,16 +112,21 @@ impl Resolver {
         &self.vl3
     }
 
-    /// Answers one question that came from `source`.
+    /// Answers one question that came from `source`; `recursion` is whether
+    /// peers may be asked for it.
     pub async fn resolve(
         &self,
         name: &Name,
         class: DNSClass,
         kind: RecordType,
         source: IpAddr,
+        recursion: bool,
     ) -> Answer {
+        let further = recursion && self.is_client(source);
         let answer = match self.zone_of(name) {
-            Some(zone) if class == DNSClass::IN => self.resolve_in(&zone, name, kind, source).await,
+            Some(zone) if class == DNSClass::IN => {
+                self.resolve_in(&zone, name, kind, further).await
+            }
             _ => Answer::Refused,
         };
         Metrics::count(&self.vl3.metrics().dns_queries, answer.as_str());
@@ -130,7 +138,7 @@ impl Resolver {
         zone: &Name,
         name: &Name,
         kind: RecordType,
-        source: IpAddr,
+        further: bool,
     ) -> Answer {
         if name.to_lowercase() == *zone {
             let apex = kind == RecordType::SOA || kind == RecordType::ANY;
@@ -148,7 +156,7 @@ impl Resolver {
                 Answer::Records(records)
             };
         }
-        if !self.is_client(source) || !is_published(kind) || self.is_negative(name, kind) {
+        if !further || !is_published(kind) || self.is_negative(name, kind) {
             return Answer::NoName(self.soa(zone).into());
         }
         match self.ask_peers(name, kind).await {

@@ -140,6 +140,7 @@ impl Handler {
                 query.query_class(),
                 query.query_type(),
                 source,
+                request.metadata.recursion_desired,
             )
             .await;
         answer.into()

@@ -106,21 +106,40 @@ impl Bed {
             .expect("the server answers")
     }
 
+    /// Asks without the wish for recursion.
+    async fn ask_here(&self, text: &str) -> Message {
+        let mut bytes = question(text, RecordType::A);
+        bytes[2] &= !1;
+        self.put(&bytes, 5000).await.expect("the server answers")
+    }
+
+    async fn put(&self, question: &[u8], wait: u64) -> Option<Message> {
+        let socket = UdpSocket::bind((self.client, 0)).await.unwrap();
+        exchange(&socket, self.server, question, wait).await
+    }
+
     async fn try_ask(&self, text: &str, kind: RecordType, source: IpAddr) -> Option<Message> {
         let socket = UdpSocket::bind((source, 0)).await.unwrap();
-        socket
-            .send_to(&question(text, kind), self.server)
-            .await
-            .unwrap();
-        let mut buffer = [0; 4096];
         let wait = if text == "x.invalid." { 50 } else { 5000 };
-        let received = timeout(Duration::from_millis(wait), socket.recv(&mut buffer)).await;
-        Some(Message::from_vec(&buffer[..received.ok()?.ok()?]).unwrap())
+        exchange(&socket, self.server, &question(text, kind), wait).await
     }
+}
+
+async fn exchange(
+    socket: &UdpSocket,
+    server: SocketAddr,
+    question: &[u8],
+    wait: u64,
+) -> Option<Message> {
+    socket.send_to(question, server).await.unwrap();
+    let mut buffer = [0; 4096];
+    let received = timeout(Duration::from_millis(wait), socket.recv(&mut buffer)).await;
+    Some(Message::from_vec(&buffer[..received.ok()?.ok()?]).unwrap())
 }
 
 fn question(text: &str, kind: RecordType) -> Vec<u8> {
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
     message.add_query(Query::query(name(text), kind));
     message.to_vec().unwrap()
 }
@@ -227,6 +246,57 @@ async fn a_question_of_a_peer_travels_no_further() {
         code(&near.ask("nobody.vl3.", RecordType::A).await),
         ResponseCode::NXDomain
     );
+}
+
+#[tokio::test]
+async fn a_question_that_desires_no_recursion_travels_no_further() {
+    let port = free_port();
+    let (near, far) = (bed(211, 1, port).await, bed(211, 2, port).await);
+    near.link_to(211, 2);
+    near.publish("c", "here.vl3.", ip(211, 1, 7));
+    far.publish("c", "pod.vl3.", ip(211, 2, 7));
+    assert_eq!(
+        code(&near.ask_here("pod.vl3.").await),
+        ResponseCode::NXDomain
+    );
+    assert_eq!(
+        addresses(&near.ask_here("here.vl3.").await),
+        [ip(211, 1, 7)]
+    );
+    assert_eq!(
+        addresses(&near.ask("pod.vl3.", RecordType::A).await),
+        [ip(211, 2, 7)]
+    );
+}
+
+/// What keeps NSM's own endpoints from passing a question around among them.
+#[tokio::test]
+async fn all_peers_are_asked_with_one_id_and_without_the_wish_for_recursion() {
+    let port = free_port();
+    let bed = bed(212, 1, port).await;
+    let mut peers = Vec::new();
+    for n in [2, 3, 4] {
+        bed.link_to(212, n);
+        peers.push(UdpSocket::bind((ip(212, n, 0), port)).await.unwrap());
+    }
+    let heard = async {
+        let mut heard = Vec::new();
+        for peer in &peers {
+            let mut buffer = [0; 512];
+            let (length, from) = peer.recv_from(&mut buffer).await.unwrap();
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = question.clone();
+            answer.metadata.message_type = MessageType::Response;
+            answer.metadata.response_code = ResponseCode::ServFail;
+            peer.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            heard.push((question.metadata.id, question.metadata.recursion_desired));
+        }
+        heard
+    };
+    let (answer, heard) = tokio::join!(bed.ask("nobody.vl3.", RecordType::A), heard);
+    // That is how NSM's own say no.
+    assert_eq!(code(&answer), ResponseCode::NXDomain);
+    assert_eq!(heard, [(heard[0].0, false); 3]);
 }
 
 #[tokio::test]

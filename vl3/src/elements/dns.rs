@@ -74,7 +74,8 @@ impl DnsContext {
         let configs = &mut connection.context.dns;
         configs.retain(|config| *config != ours && (from_peer || !of_network(config)));
         configs.insert(0, ours);
-        for config in &self.options.configs {
+        // Peers would put each question about a name that they lack to them.
+        for config in self.options.configs.iter().filter(|_| !from_peer) {
             if !configs.contains(config) {
                 configs.push(config.clone());
             }
