@@ -10,10 +10,8 @@ use carrick_vl3::dns::{self, Fanout, Resolver, ResolverOptions, Template};
 use futures::future::BoxFuture;
 use tracing::warn;
 
+use crate::config::NamesAt;
 use crate::parts::{Parts, router};
-
-/// The port of names (RFC 1035 §4.2).
-const PORT: u16 = 53;
 
 /// Serves names until the subsystem's end.
 pub(crate) fn serve(parts: &Parts, subsystem: &Subsystem) {
@@ -31,14 +29,15 @@ pub(crate) fn serve(parts: &Parts, subsystem: &Subsystem) {
         zones: zones.collect(),
         ..ResolverOptions::default()
     };
-    let fanout = Fanout::new(Arc::clone(&sockets), router(&parts.config), PORT);
+    let port = config.dns.listen.port();
+    let fanout = Fanout::new(Arc::clone(&sockets), router(&parts.config), port);
     let resolver = Resolver::new(parts.vl3.clone(), parts.records.clone(), fanout, options);
     let stop = subsystem.token();
     let serve = dns::serve(
         Arc::new(resolver),
         sockets,
         router(&parts.config),
-        PORT,
+        port,
         stop,
     );
     subsystem.spawn("names", serve);
@@ -59,8 +58,8 @@ fn sockets(parts: &Parts) -> Option<Arc<dyn Agent>> {
         },
     };
     Some(match parts.config.dns.listen {
-        Some(listen) => Arc::new(ListenAt { agent, listen }),
-        None => agent,
+        NamesAt::Address(listen) => Arc::new(ListenAt { agent, listen }),
+        NamesAt::Own(_) => agent,
     })
 }
 
@@ -100,7 +99,7 @@ impl Agent for ListenAt {
         protocol: Protocol,
         address: SocketAddr,
     ) -> BoxFuture<'a, Result<Socket, Error>> {
-        if address.port() == PORT {
+        if address.port() == NamesAt::PORT {
             self.agent.bind(&Netns::Own, protocol, self.listen)
         } else {
             self.agent.bind(netns, protocol, address)

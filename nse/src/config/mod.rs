@@ -119,12 +119,35 @@ pub struct Addresses {
 pub struct Dns {
     /// Names that a client gets (Go templates over the Connection).
     pub templates: Vec<String>,
-    /// Where the workload names are served, if not at the endpoint's own address.
-    pub listen: Option<SocketAddr>,
+    /// Where the workload names are served.
+    pub listen: NamesAt,
     /// Name servers handed out besides.
     pub name_servers: Vec<IpAddr>,
     /// Their search domains.
     pub zones: Vec<String>,
+}
+
+/// Where workload names are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamesAt {
+    /// At one address of the process's own namespace. Peers are asked at [`NamesAt::PORT`].
+    Address(SocketAddr),
+    /// At this port of the endpoint's own addresses, where peers are asked, too.
+    Own(u16),
+}
+
+impl NamesAt {
+    /// The port of names (RFC 1035 §4.2).
+    pub const PORT: u16 = 53;
+
+    /// The port at which peers are asked.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Address(_) => Self::PORT,
+            Self::Own(port) => port,
+        }
+    }
 }
 
 /// The node.
@@ -380,7 +403,7 @@ fn read_dns(r: &mut Reader<'_>) -> Option<Dns> {
         |text: &str| address(text)?.ok_or_else(|| Invalid::new("", text, "an IP address"));
     Some(Dns {
         templates: r.read("NSM_DNS_TEMPLATES", list(text))?,
-        listen: r.read("CARRICK_DNS_LISTEN", optional_socket)?,
+        listen: r.read("CARRICK_DNS_LISTEN", names_at)?,
         name_servers: r.read("CARRICK_NAME_SERVERS", list(some_address))?,
         zones: r.read("CARRICK_DNS_ZONES", list(text))?,
     })
@@ -416,15 +439,17 @@ fn admin(text: &str) -> Result<Option<Address>, Invalid> {
         .transpose()
 }
 
-fn optional_socket(text: &str) -> Result<Option<SocketAddr>, Invalid> {
-    let socket = |text: &str| {
-        text.parse()
-            .map_err(|_| Invalid::new("", text, "address:port, such as 127.0.0.1:53"))
-    };
-    Some(text)
-        .filter(|text| !text.is_empty())
-        .map(socket)
-        .transpose()
+fn names_at(text: &str) -> Result<NamesAt, Invalid> {
+    let expected = "address:port, such as 127.0.0.1:53, or :port";
+    let invalid = || Invalid::new("", text, expected);
+    match text.strip_prefix(':') {
+        _ if text.is_empty() => Ok(NamesAt::Own(NamesAt::PORT)),
+        Some(port) => match port.parse() {
+            Ok(port) if port != 0 => Ok(NamesAt::Own(port)),
+            _ => Err(invalid()),
+        },
+        None => text.parse().map(NamesAt::Address).map_err(|_| invalid()),
+    }
 }
 
 fn mtu(text: &str) -> Result<Mtu, Invalid> {

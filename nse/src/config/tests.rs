@@ -31,6 +31,26 @@ fn a_manager_makes_it_part_of_a_mesh() {
 }
 
 #[test]
+fn names_are_served_at_an_address_or_a_port_and_peers_are_asked_there() {
+    let at = |text| {
+        Some(
+            read(&[OWN_PREFIX, ("CARRICK_DNS_LISTEN", text)])
+                .ok()?
+                .dns
+                .listen,
+        )
+    };
+    assert_eq!(at(""), Some(NamesAt::Own(53)));
+    assert_eq!(at(":5353"), Some(NamesAt::Own(5353)));
+    let address = NamesAt::Address("127.0.0.1:5353".parse().unwrap());
+    assert_eq!(at("127.0.0.1:5353"), Some(address));
+    assert_eq!((address.port(), NamesAt::Own(5353).port()), (53, 5353));
+    for wrong in [":0", ":", ":port", "127.0.0.1", "5353"] {
+        assert_eq!(at(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
 fn every_mistake_is_told_at_once_under_its_name() {
     let mistakes = read(&[
         ("NSM_DIAL_TIMEOUT", "5"),
