@@ -1,6 +1,8 @@
 //! Links to the other endpoints of the service: the one place where the chain
 //! towards peers is listed.
 
+mod registered;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::registered::Registered;
 use crate::parts::Parts;
 
 /// Time to close a link in an orderly way; its other end may be dead.
@@ -138,7 +141,8 @@ impl PeerDialer {
         } = &self.0;
         let remote = RemoteEndpoint::dial(channels, &url, Arc::clone(tokens));
         let remote = remote.map_err(|e| fail(Reason::Invalid, e))?;
-        let client = self.client(&endpoint.id, remote.clone());
+        let registered = Registered::new(&self.0, &endpoint, remote.clone());
+        let client = self.client(&endpoint.id, registered);
         let wanted = self
             .wanted(&endpoint)
             .map_err(|e| fail(Reason::Invalid, e))?;

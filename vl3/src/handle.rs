@@ -197,6 +197,15 @@ impl Vl3 {
             .collect()
     }
 
+    /// Where a peer listens, while it is registered.
+    #[must_use]
+    pub fn url_of(&self, peer: &PeerId) -> Option<String> {
+        let state = self.state();
+        let mut named = state.peers.named(peer.name.as_str());
+        let endpoint = named.find(|endpoint| endpoint.id == *peer)?;
+        Some(endpoint.url.clone())
+    }
+
     /// Whether a connection is a link that is up and whose data path works.
     #[must_use]
     pub fn is_alive(&self, connection: &ConnectionId) -> bool {
