@@ -29,11 +29,17 @@ type process struct {
 // PATH. It is gone, and what it printed is shown if the test failed, when the test ends.
 func startProcess(t *testing.T, command string, environment map[string]string) *process {
 	t.Helper()
+	return startProgram(t, subjectBinary, command, environment)
+}
+
+// startProgram does the same with another binary than the subject's.
+func startProgram(t *testing.T, binary, command string, environment map[string]string) *process {
+	t.Helper()
 
 	dir := scratchDir(t)
 	p := &process{
 		t:      t,
-		cmd:    exec.Command(subjectBinary, command),
+		cmd:    exec.Command(binary, command),
 		log:    filepath.Join(dir, "log"),
 		exited: make(chan struct{}),
 	}

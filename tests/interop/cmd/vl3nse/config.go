@@ -23,7 +23,8 @@ type nseConfig struct {
 	dnsTemplates    []string          // NSM_DNS_TEMPLATES
 	prefixServers   []string          // NSM_PREFIX_SERVER_URL, ignored where CARRICK_PREFIXES is set
 	prefixes        []string          // CARRICK_PREFIXES
-	dnsListen       string            // CARRICK_DNS_LISTEN, host:port
+	dnsListen       string            // CARRICK_DNS_LISTEN, host:port or :port
+	peers           bool              // CARRICK_PEERS, whether to connect to itself and to the older endpoints
 	idleTimeout     time.Duration     // NSM_IDLE_TIMEOUT
 }
 
@@ -74,6 +75,9 @@ func readNSEConfig() (*nseConfig, error) {
 	}
 	if c.registerService, err = strconv.ParseBool(env("NSM_REGISTER_SERVICE", "true")); err != nil {
 		return nil, fmt.Errorf("NSM_REGISTER_SERVICE: %w", err)
+	}
+	if c.peers, err = strconv.ParseBool(env("CARRICK_PEERS", "false")); err != nil {
+		return nil, fmt.Errorf("CARRICK_PEERS: %w", err)
 	}
 	if c.tokenLifetime, err = time.ParseDuration(env("NSM_MAX_TOKEN_LIFETIME", "10m")); err != nil {
 		return nil, fmt.Errorf("NSM_MAX_TOKEN_LIFETIME: %w", err)

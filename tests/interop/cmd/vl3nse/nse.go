@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/edwarnicke/genericsync"
 	"github.com/edwarnicke/grpcfd"
+	"github.com/networkservicemesh/api/pkg/api/networkservice"
 	"github.com/networkservicemesh/api/pkg/api/registry"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -51,7 +53,17 @@ func runNSE(ctx context.Context) error {
 	}
 	ctx, idle := context.WithCancel(ctx)
 	defer idle()
-	chain, err := newEndpoint(serveCtx, config, idle, dnsIPs, pools)
+	network := &network{
+		config:      config,
+		dialOptions: dialOptions,
+		pools:       pools,
+		dnsConfigs:  new(genericsync.Map[string, []*networkservice.DNSConfig]),
+	}
+	names := &names{listenOn: config.dnsListen, ofPeers: network.dnsConfigs}
+	if !config.peers {
+		names.at = config.dnsListen
+	}
+	chain, err := newEndpoint(serveCtx, config, idle, dnsIPs, names, pools)
 	if err != nil {
 		return err
 	}
@@ -70,6 +82,14 @@ func runNSE(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("failed to register endpoint %s: %w", config.name, err)
 	}
+	if config.peers {
+		dnsIP, err := network.join(serveCtx, endpoints, nse)
+		if err != nil {
+			return err
+		}
+		dnsIPs <- dnsIP
+		names.serve(serveCtx, dnsIP)
+	}
 
 	select {
 	case err = <-errCh:
@@ -77,15 +97,31 @@ func runNSE(ctx context.Context) error {
 	}
 	unregisterCtx, cancelUnregister := context.WithTimeout(serveCtx, unregisterTimeout)
 	defer cancelUnregister()
+	network.leave(unregisterCtx)
 	if _, unregisterErr := endpoints.Unregister(unregisterCtx, nse); unregisterErr != nil {
 		return fmt.Errorf("failed to unregister endpoint %s: %w", config.name, unregisterErr)
 	}
 	return err
 }
 
+// names is where workload names are served.
+type names struct {
+	listenOn string // host:port or :port
+	at       string // where to listen from the start; empty: at the endpoint's own address, once that is known
+	ofPeers  *genericsync.Map[string, []*networkservice.DNSConfig]
+	handler  dnsutils.Handler
+}
+
+// serve begins to serve names at the endpoint's own address.
+func (n *names) serve(ctx context.Context, own net.IP) {
+	if _, port, err := net.SplitHostPort(n.listenOn); err == nil {
+		dnsutils.ListenAndServe(ctx, n.handler, net.JoinHostPort(own.String(), port))
+	}
+}
+
 // newEndpoint is the chain of the SDK's vL3 endpoint without the elements that talk to a data plane. It calls idle when
 // it had no connection for the time it was told.
-func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-chan net.IP, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
+func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-chan net.IP, names *names, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
 	_, portText, err := net.SplitHostPort(config.dnsListen)
 	if err != nil {
 		return nil, fmt.Errorf("CARRICK_DNS_LISTEN: %w", err)
@@ -103,8 +139,12 @@ func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-c
 			vl3dns.NewServer(ctx, dnsIPs,
 				vl3dns.WithDomainSchemes(config.dnsTemplates...),
 				vl3dns.WithDNSPort(dnsPort),
+				vl3dns.WithConfigs(names.ofPeers),
 				vl3dns.WithDNSListenAndServeFunc(func(ctx context.Context, handler dnsutils.Handler, _ string) {
-					dnsutils.ListenAndServe(ctx, handler, config.dnsListen)
+					names.handler = handler
+					if names.at != "" {
+						dnsutils.ListenAndServe(ctx, handler, names.at)
+					}
 				}),
 			),
 			vl3mtu.NewServer(),

@@ -21,7 +21,7 @@ import (
 const reconnectPause = 50 * time.Millisecond
 
 // prefixPools makes one address pool per static prefix or, where there is none, per IPAM server. The endpoint's own
-// address, the network address of the first prefix, is sent to dnsIPs.
+// address, the network address of the first prefix, is sent to dnsIPs, unless it connects to itself to have one.
 func prefixPools(ctx context.Context, config *nseConfig, dnsIPs chan<- net.IP) ([]*vl3.IPAM, error) {
 	var pools []*vl3.IPAM
 	for i, prefix := range config.prefixes {
@@ -30,7 +30,7 @@ func prefixPools(ctx context.Context, config *nseConfig, dnsIPs chan<- net.IP) (
 			return nil, fmt.Errorf("CARRICK_PREFIXES: %w", err)
 		}
 		pools = append(pools, pool)
-		if i == 0 {
+		if i == 0 && !config.peers {
 			go sendSelf(ctx, prefix, dnsIPs)
 		}
 	}
@@ -46,7 +46,7 @@ func prefixPools(ctx context.Context, config *nseConfig, dnsIPs chan<- net.IP) (
 				log.Printf("prefix %s: %v", response.GetPrefix(), err)
 				return
 			}
-			if i == 0 {
+			if i == 0 && !config.peers {
 				sendSelf(ctx, response.GetPrefix(), dnsIPs)
 			}
 		})
