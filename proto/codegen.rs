@@ -28,8 +28,8 @@ pub(crate) fn generate(out: &Path) -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         // Maps in order of their keys, so that equal messages have equal bytes.
         .btree_map(".")
-        // It holds a token; `src/debug.rs` prints the segment without.
-        .skip_debug([".connection.PathSegment"])
+        // They hold a token or a key; `src/debug.rs` prints them without.
+        .skip_debug([".connection.PathSegment", ".X509SVID"])
         .compile_fds(files.clone())?;
 
     // Reflection needs no comments.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::connection::PathSegment;
+use crate::spiffe::X509svid;
 
 /// Tells whether there is a token, never the token: until it expires, whoever reads
 /// it can act as the hop.
@@ -23,6 +24,19 @@ impl fmt::Debug for PathSegment {
             .field("expires", expires)
             .field("metrics", metrics)
             .finish()
+    }
+}
+
+/// Leaves the private key out.
+impl fmt::Debug for X509svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            spiffe_id, hint, ..
+        } = self;
+        f.debug_struct("X509svid")
+            .field("spiffe_id", spiffe_id)
+            .field("hint", hint)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The wire: messages and services of NSM v1, of Cisco's address server and
-//! workload registry, and of Carrick's own agent API.
+//! workload registry, of the SPIFFE Workload API, and of Carrick's own agent API.
 //!
 //! One module per protobuf package, named after it. Read first
 //! [`networkservice::NetworkServiceRequest`], which asks for a connection, and
@@ -69,6 +69,11 @@ package!(
     /// Package `registry`: Network Services and endpoints, found and watched.
     registry,
     "registry.rs"
+);
+package!(
+    /// No package: the SPIFFE Workload API.
+    spiffe,
+    "_.rs"
 );
 package!(
     /// Package `svreg`: Cisco's registry of workloads.

@@ -10,6 +10,7 @@ use prost_types::FileDescriptorSet;
 
 /// `/package.Service/Method (asked) -> answered`, in alphabetical order.
 const UPSTREAM: &[&str] = &[
+    "/SpiffeWorkloadAPI/FetchX509SVID (.X509SVIDRequest) -> stream .X509SVIDResponse",
     "/connection.MonitorConnection/MonitorConnections (.connection.MonitorScopeSelector) -> stream .connection.ConnectionEvent",
     "/ipam.IPAM/ManagePrefixes (stream .ipam.PrefixRequest) -> stream .ipam.PrefixResponse",
     "/ippool.Allocator/AllocateSubnet (.ippool.SubnetRequest) -> .ippool.Subnet",
@@ -39,9 +40,12 @@ fn methods(files: &FileDescriptorSet) -> Vec<String> {
     for file in &files.file {
         for service in &file.service {
             for method in &service.method {
+                let package = match file.package() {
+                    "" => String::new(),
+                    package => format!("{package}."),
+                };
                 methods.push(format!(
-                    "/{}.{}/{} ({}{}) -> {}{}",
-                    file.package(),
+                    "/{package}{}/{} ({}{}) -> {}{}",
                     service.name(),
                     method.name(),
                     stream(method.client_streaming()),
