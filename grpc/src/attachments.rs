@@ -2,9 +2,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::descriptors::{Identity, identity_of};
+use crate::descriptors::{Identity, identity_of, open_path};
 use crate::{Descriptors, ReceiveError, Url};
 
 /// The file descriptors that calls over one channel take along. Cheap to clone.
@@ -64,6 +65,16 @@ impl Attachments {
             attachments: self.clone(),
             identity,
         })
+    }
+
+    /// Attaches the file at `path` without opening it for anything, so that it
+    /// may be a socket or a namespace; see [`Attachments::attach`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such file, and what [`Attachments::attach`] may bring.
+    pub fn attach_path(&self, path: &Path) -> io::Result<Attachment> {
+        self.attach(open_path(path)?)
     }
 
     /// The file that an `inode://` URL of an answer names, see

@@ -19,9 +19,11 @@ use tracing::warn;
 use crate::convert::{
     connection_from_wire, connection_to_wire, event_from_wire, request_to_wire, selector_to_wire,
 };
+use crate::namespaces::Lent;
 use crate::status::{chain_of, kind};
 use crate::{
-    Channels, DialError, RegistryPath, RemoteError, ServerOptions, Url, token_to_metadata, trace,
+    Attachments, Channels, DialError, Dialled, RegistryPath, RemoteError, ServerOptions, Url,
+    token_to_metadata, trace,
 };
 
 /// Gives each call what NSM expects with it: the caller's token and the trace
@@ -80,17 +82,25 @@ type Intercepted = tonic::service::interceptor::InterceptedService<Channel, Call
 #[derive(Clone, Debug)]
 pub struct RemoteEndpoint {
     requests: NetworkServiceClient<Intercepted>,
+    attachments: Option<Attachments>,
     monitoring: MonitorConnectionClient<Intercepted>,
 }
 
 impl RemoteEndpoint {
-    /// The component at the other end of `channel`.
+    /// The component at the other end of `channel`. With attachments, the
+    /// network namespaces that a Request offers go along as file descriptors
+    /// (NSM `sendfd`).
     #[must_use]
-    pub fn new(channel: Channel, tokens: Arc<dyn Tokens>) -> Self {
+    pub fn new(channel: impl Into<Dialled>, tokens: Arc<dyn Tokens>) -> Self {
+        let Dialled {
+            channel,
+            attachments,
+        } = channel.into();
         let metadata = CallMetadata::new(tokens);
         let requests = NetworkServiceClient::with_interceptor(channel.clone(), metadata.clone());
         let monitoring = MonitorConnectionClient::with_interceptor(channel, metadata);
         Self {
+            attachments,
             requests: requests.max_decoding_message_size(ServerOptions::MESSAGE_MAX),
             monitoring: monitoring.max_decoding_message_size(ServerOptions::MESSAGE_MAX),
         }
@@ -106,18 +116,19 @@ impl RemoteEndpoint {
         url: &Url,
         tokens: Arc<dyn Tokens>,
     ) -> Result<Self, DialError> {
-        Ok(Self::new(channels.channel(url)?, tokens))
+        Ok(Self::new(channels.dialled(url)?, tokens))
     }
 
-    async fn ask(&self, request: Connection, deadline: Instant) -> Result<Connection, Error> {
+    async fn ask(&self, mut request: Connection, deadline: Instant) -> Result<Connection, Error> {
         let fail = Failure {
             operation: Operation::Request,
             id: request.id.clone(),
         };
+        let lent = Lent::attach(self.attachments.as_ref(), &mut request);
         let message = with_deadline(request_to_wire(&request), deadline);
         let mut client = self.requests.clone();
         let answer = fail.answer(timeout_at(deadline, client.request(message)).await)?;
-        connection_from_wire(answer).map_err(|invalid| {
+        let answer = connection_from_wire(answer).map_err(|invalid| {
             Error::new(
                 ELEMENT,
                 fail.operation,
@@ -125,14 +136,19 @@ impl RemoteEndpoint {
                 Kind::Unavailable,
                 invalid,
             )
+        });
+        answer.map(|mut answer| {
+            lent.restore(&mut answer);
+            answer
         })
     }
 
-    async fn finish(&self, connection: Connection, deadline: Instant) -> Result<(), Error> {
+    async fn finish(&self, mut connection: Connection, deadline: Instant) -> Result<(), Error> {
         let fail = Failure {
             operation: Operation::Close,
             id: connection.id.clone(),
         };
+        let _lent = Lent::attach(self.attachments.as_ref(), &mut connection);
         let message = with_deadline(connection_to_wire(&connection), deadline);
         let mut client = self.requests.clone();
         fail.answer(timeout_at(deadline, client.close(message)).await)

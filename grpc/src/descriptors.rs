@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::fstat;
+use rustix::fs::{Mode, OFlags, fstat};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -126,6 +127,16 @@ impl Descriptors {
         };
         let arrival = timeout(Self::PATIENCE, arrival).await;
         arrival.unwrap_or_else(|_| Err(ReceiveError::Late(url.clone())))
+    }
+
+    /// The file that an `inode://` URL of this connection names, if it came
+    /// already.
+    #[must_use]
+    pub fn received(&self, url: &Url) -> Option<OwnedFd> {
+        let Url::Inode(device, inode) = *url else {
+            return None;
+        };
+        self.claim((device, inode), url).ok().flatten()
     }
 
     /// How many descriptors were closed because too many waited.
@@ -251,6 +262,12 @@ impl State {
         let claimed = self.received.iter().position(|it| it.is_claimed);
         claimed.is_some_and(|claimed| self.received.remove(claimed).is_some())
     }
+}
+
+/// Opens a file for nothing but to be passed on.
+pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 pub(crate) fn identity_of(file: &impl AsFd) -> io::Result<Identity> {

@@ -18,6 +18,7 @@ mod descriptors;
 mod dial;
 mod health;
 mod listen;
+mod namespaces;
 mod passing;
 mod registry_path;
 mod security;
@@ -37,7 +38,8 @@ pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
 pub use registry_path::{RegistryPath, RegistryPathSegment};
 pub use security::Security;
 pub use server::{
-    Monitoring, Observer, Requests, ServeError, ServerOptions, builder, routes, serve,
+    Held, Monitoring, Namespaces, Observer, Requests, ServeError, ServerOptions, builder, routes,
+    serve,
 };
 pub use socket::{ConnectInfo, KeepAlive, Peer, Socket};
 pub use status::{RemoteError, invalid, status};

@@ -1,6 +1,7 @@
 //! The NSM services as they are seen from the wire.
 
 mod deadline;
+mod held;
 mod monitor;
 mod network_service;
 mod observer;
@@ -18,6 +19,7 @@ use tonic::transport;
 
 use crate::{Health, KeepAlive, Listener, SocketFile};
 
+pub use held::{Held, Namespaces};
 pub use monitor::Monitoring;
 pub use network_service::Requests;
 pub use observer::Observer;
@@ -41,6 +43,8 @@ pub struct ServerOptions {
     /// Calls that one HTTP/2 connection may have without an answer, default
     /// 1024; further ones are refused as `ResourceExhausted`.
     pub max_calls_per_connection: usize,
+    /// Who keeps the network namespaces that come with Requests.
+    pub namespaces: Namespaces,
     /// Who is told of each Request that was answered.
     pub observer: Observer,
     /// HTTP/2 PINGs by which clients that vanished are noticed.
@@ -66,6 +70,7 @@ impl Default for ServerOptions {
             max_monitors: 16_384,
             max_streams: 16_384,
             max_calls_per_connection: 1024,
+            namespaces: Namespaces::default(),
             observer: Observer::default(),
             keep_alive: KeepAlive::default(),
             grace: Duration::from_secs(5),

@@ -83,6 +83,12 @@ impl Socket {
     }
 }
 
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self::unix(stream)
+    }
+}
+
 /// Unanswered questions end the connection after interval and timeout, and so
 /// does sent data that is not acknowledged: keep-alive alone does not work
 /// while data is on its way (RFC 5482, tcp(7)).

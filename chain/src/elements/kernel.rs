@@ -27,8 +27,9 @@ pub fn kernel_of_own_namespace(
     Ok(())
 }
 
-/// As NSM names it; the forwarder has it resolved by the process that says so.
-const OWN_NAMESPACE: &str = "file:///proc/thread-self/ns/net";
+/// The namespace of the process that says so, as NSM names it. A forwarder on
+/// another side of a unix socket gets it as a file descriptor.
+pub const OWN_NAMESPACE: &str = "file:///proc/thread-self/ns/net";
 
 fn computed_name(connection: &Connection) -> String {
     let service = connection.network_service.target().chars();

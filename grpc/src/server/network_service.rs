@@ -12,7 +12,9 @@ use tracing::{Instrument, Span, debug, error, info, info_span};
 
 use super::{ServerOptions, deadline};
 use crate::convert::{connection_from_wire, connection_to_wire, request_from_wire};
-use crate::{ConnectInfo, Peer, invalid, status, token_from_metadata, trace};
+use crate::{
+    ConnectInfo, Descriptors, Peer, invalid, namespaces, status, token_from_metadata, trace,
+};
 
 /// Serves `networkservice.NetworkService` with an [`Endpoint`].
 #[derive(Debug)]
@@ -54,21 +56,32 @@ impl Requests {
                 self.options.max_requests
             ))
         })?;
+        let descriptors = descriptors(&request);
         let (metadata, _, message) = request.into_parts();
         let mut connection = request_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
+        let held = self
+            .options
+            .namespaces
+            .receive(descriptors.as_ref(), &connection);
+        let held = timeout_at(end, held).await.map_err(|_| late())?;
+        let held = held.map_err(|e| invalid(&e))?;
         let answer = timeout_at(end, self.endpoint.request(connection, deadline)).await;
-        let answer = answer.map_err(|_| late())?.map_err(|e| refuse(&e))?;
+        drop(held);
+        let mut answer = answer.map_err(|_| late())?.map_err(|e| refuse(&e))?;
+        namespaces::give(descriptors.as_ref(), &mut answer);
         Ok(Response::new(connection_to_wire(&answer)))
     }
 
     async fn finish(&self, request: Request<wire::Connection>) -> Result<Response<()>, Status> {
         let (_, end) = self.deadlines(request.metadata());
+        let descriptors = descriptors(&request);
         let (metadata, _, message) = request.into_parts();
         let mut connection = connection_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
+        namespaces::give_back(descriptors.as_ref(), &connection);
         let closed = timeout_at(end, self.endpoint.close(connection)).await;
         closed.map_err(|_| late())?.map_err(|e| refuse(&e))?;
         Ok(Response::new(()))
@@ -109,6 +122,11 @@ impl NetworkService for Requests {
 fn peer<T>(request: &Request<T>) -> Peer {
     let info = request.extensions().get::<ConnectInfo>();
     info.map_or(Peer::Tcp(None), |info| info.peer)
+}
+
+fn descriptors<T>(request: &Request<T>) -> Option<Descriptors> {
+    let info = request.extensions().get::<ConnectInfo>();
+    info.and_then(|info| info.descriptors.clone())
 }
 
 fn record(connection: &Connection) {

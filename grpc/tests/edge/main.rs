@@ -2,6 +2,7 @@
 
 mod common;
 mod descriptors;
+mod namespaces;
 mod services;
 mod sockets;
 mod standard;
