@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use carrick_agent::{Agent, Kernel};
 use carrick_chain::{Chain, Client, ClientOptions};
-use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_with};
+use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_passing};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem, UnixSignals};
 use carrick_link::own_netns;
 use carrick_telemetry::{Address, Admin, Metrics, Options, Readiness, Telemetry};
@@ -148,7 +148,7 @@ impl Nsc {
             http2_keep_alive: None,
             ..DialOptions::default()
         };
-        let channel = dial_with(&config.connect_to, &security, &options)?;
+        let channel = dial_passing(&config.connect_to, &security, &options)?;
         let remote = RemoteEndpoint::new(channel, Arc::clone(&tokens));
         let mut options =
             ClientOptions::new(&config.name, tokens).request_timeout(config.request_timeout);

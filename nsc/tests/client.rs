@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
+
 use carrick_lifecycle::Signal;
 use carrick_nsc::{ConnectionState, Status};
 use carrick_types::State;
@@ -25,7 +27,9 @@ async fn a_client_comes_up_with_what_the_endpoint_answers() {
 
     let held = server.connection();
     let mechanism = held.mechanism.as_ref().unwrap();
-    let own = format!("file:///proc/{}/ns/net", std::process::id());
+    // Over a unix socket it goes along as a descriptor.
+    let own = std::fs::metadata("/proc/self/ns/net").unwrap();
+    let own = format!("inode://{}/{}", own.dev(), own.ino());
     assert_eq!(mechanism.parameter("inodeURL"), Some(own.as_str()));
     assert_eq!(mechanism.parameter("name"), Some("nsm-1"));
     assert_eq!(mechanism.parameter("nodeName"), Some("node-1"));
