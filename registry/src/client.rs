@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrick_chain::Tokens;
+use carrick_grpc::{Attachments, Dialled};
 use carrick_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
 use carrick_proto::registry::network_service_registry_client::NetworkServiceRegistryClient;
 use carrick_proto::registry::{
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::socket::Lent;
 use crate::watching::{EndpointWatch, watch};
 use crate::{
     Backoff, Endpoint, EndpointQuery, Error, Registration, RegistrationOptions, Service,
@@ -72,18 +74,26 @@ impl fmt::Debug for ClientOptions {
 pub struct Client {
     services: NetworkServiceRegistryClient<Channel>,
     endpoints: NetworkServiceEndpointRegistryClient<Channel>,
+    attachments: Option<Attachments>,
     options: Arc<ClientOptions>,
 }
 
 // === impl Client: endpoints ===
 
 impl Client {
-    /// A client over a channel, which may connect later.
+    /// A client over a channel, which may connect later. With attachments, an
+    /// endpoint's unix socket goes along with its registration, so that the
+    /// registry reaches it where it does not see its path (NSM `sendfd`).
     #[must_use]
-    pub fn new(channel: Channel, options: ClientOptions) -> Self {
+    pub fn new(channel: impl Into<Dialled>, options: ClientOptions) -> Self {
+        let Dialled {
+            channel,
+            attachments,
+        } = channel.into();
         Self {
             services: NetworkServiceRegistryClient::new(channel.clone()),
             endpoints: NetworkServiceEndpointRegistryClient::new(channel),
+            attachments,
             options: Arc::new(options),
         }
     }
@@ -94,11 +104,16 @@ impl Client {
     ///
     /// [`Error::Conflict`] if another endpoint has the name, and what any call may bring.
     pub async fn register_endpoint(&self, endpoint: &Endpoint) -> Result<Endpoint, Error> {
-        let request = self.request(wire::to_endpoint(endpoint))?;
+        let mut message = wire::to_endpoint(endpoint);
+        let lent = Lent::attach(self.attachments.as_ref(), &mut message);
+        let request = self.request(message)?;
         let mut client = self.endpoints.clone();
         let call = client.register(request);
         let answer = self.call("Register of an endpoint", call).await;
-        let answer = answer.map_err(|error| conflict(error, endpoint))?;
+        let mut answer = answer.map_err(|error| conflict(error, endpoint))?;
+        if let Some(lent) = lent {
+            lent.restore(&mut answer);
+        }
         Ok(wire::endpoint(answer)?)
     }
 
@@ -108,7 +123,9 @@ impl Client {
     ///
     /// [`Error::Conflict`] if another endpoint has the name, and what any call may bring.
     pub async fn unregister_endpoint(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let request = self.request(wire::to_endpoint(endpoint))?;
+        let mut message = wire::to_endpoint(endpoint);
+        let _lent = Lent::attach(self.attachments.as_ref(), &mut message);
+        let request = self.request(message)?;
         let mut client = self.endpoints.clone();
         let call = client.unregister(request);
         let answer = self.call("Unregister of an endpoint", call).await;

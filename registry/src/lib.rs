@@ -18,6 +18,7 @@ mod metadata;
 mod model;
 mod registration;
 mod server;
+mod socket;
 mod store;
 mod watch;
 mod watching;

@@ -2,6 +2,7 @@ mod journal;
 mod metrics;
 mod services;
 mod shared;
+mod sockets;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

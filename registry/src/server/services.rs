@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use carrick_grpc::{ConnectInfo, Descriptors};
 use carrick_proto::registry as proto;
 use carrick_proto::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
 use carrick_proto::registry::network_service_registry_server::NetworkServiceRegistry;
@@ -9,6 +10,7 @@ use futures::stream::{BoxStream, StreamExt, iter, once};
 use tonic::{Code, Request, Response, Status};
 
 use super::shared::{Failed, Shared, now};
+use super::sockets::Socket;
 use crate::metadata::Caller;
 use crate::{Endpoint, Refused, Service, wire};
 
@@ -25,9 +27,14 @@ impl NetworkServiceEndpointRegistry for Services {
         request: Request<proto::NetworkServiceEndpoint>,
     ) -> Result<Response<proto::NetworkServiceEndpoint>, Status> {
         let caller = self.caller(&request)?;
+        let descriptors = descriptors(&request);
         let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
         identify(&mut endpoint.path_ids, &caller);
-        let registered = self.0.register_endpoint(endpoint, caller.expires()).await?;
+        let known = self.0.lock().sockets.get(&endpoint.name);
+        let socket = Socket::receive(&endpoint, known, descriptors.as_ref()).await;
+        let socket = socket.map_err(|error| invalid(&error))?;
+        let registering = self.0.register_endpoint(endpoint, caller.expires(), socket);
+        let registered = registering.await?;
         Ok(answer(&caller, wire::to_endpoint(&registered)))
     }
 
@@ -37,17 +44,21 @@ impl NetworkServiceEndpointRegistry for Services {
         &self,
         request: Request<proto::NetworkServiceEndpointQuery>,
     ) -> Result<Response<Self::FindStream>, Status> {
+        let finder = Finder {
+            shared: self.0.clone(),
+            descriptors: descriptors(&request),
+        };
         let wire = request.into_inner();
         let query =
             wire::endpoint_query(wire.network_service_endpoint).map_err(|error| invalid(&error))?;
         if wire.watch {
             let watch = self.0.watch_endpoints(query).map_err(Failed::from)?;
             return Ok(Response::new(self.until_stopped(
-                watch.map(|news| endpoint_news(&news.item, news.deleted)),
+                watch.map(move |news| finder.news(&news.item, news.deleted)),
             )));
         }
         let found = self.0.lock().registry.find_endpoints(&query, now().instant);
-        let found = found.into_iter().map(|item| endpoint_news(&item, false));
+        let found = found.into_iter().map(move |item| finder.news(&item, false));
         Ok(Response::new(iter(found.map(Ok)).boxed()))
     }
 
@@ -140,11 +151,30 @@ fn answer<M>(caller: &Caller, message: M) -> Response<M> {
     answer
 }
 
-fn endpoint_news(endpoint: &Endpoint, deleted: bool) -> proto::NetworkServiceEndpointResponse {
-    proto::NetworkServiceEndpointResponse {
-        network_service_endpoint: Some(wire::to_endpoint(endpoint)),
-        deleted,
+/// Who is told of endpoints, and gets their sockets where it can.
+struct Finder {
+    shared: Arc<Shared>,
+    descriptors: Option<Descriptors>,
+}
+
+impl Finder {
+    fn news(&self, endpoint: &Endpoint, deleted: bool) -> proto::NetworkServiceEndpointResponse {
+        if let Some(descriptors) = self.descriptors.as_ref().filter(|_| !deleted)
+            && let Some(socket) = self.shared.lock().sockets.get(&endpoint.name)
+        {
+            socket.give(descriptors);
+        }
+        proto::NetworkServiceEndpointResponse {
+            network_service_endpoint: Some(wire::to_endpoint(endpoint)),
+            deleted,
+        }
     }
+}
+
+/// The descriptors of the call's connection, if it is a unix socket.
+fn descriptors<M>(request: &Request<M>) -> Option<Descriptors> {
+    let info = request.extensions().get::<ConnectInfo>();
+    info.and_then(|info| info.descriptors.clone())
 }
 
 fn service_news(service: &Service, deleted: bool) -> proto::NetworkServiceResponse {

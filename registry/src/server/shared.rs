@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::ServerOptions;
+use super::sockets::{Socket, Sockets};
 use crate::store::Change;
 use crate::watch::{Watch, Watched, Watchers};
 use crate::{Endpoint, EndpointQuery, Now, Refused, Registry, Service, ServiceQuery};
@@ -42,6 +43,7 @@ pub(super) struct State {
     pub(super) registry: Registry,
     endpoint_watchers: Watchers<Endpoint>,
     service_watchers: Watchers<Service>,
+    pub(super) sockets: Sockets,
     pub(super) unwritten: Unwritten,
 }
 
@@ -81,6 +83,7 @@ impl Shared {
             registry: Registry::new(options.limits),
             endpoint_watchers: Watchers::new(options.watches),
             service_watchers: Watchers::new(options.watches),
+            sockets: Sockets::default(),
             unwritten: Unwritten::default(),
         };
         Self {
@@ -124,6 +127,7 @@ impl Shared {
         &self,
         endpoint: Endpoint,
         token_expires: Option<SystemTime>,
+        socket: Option<Socket>,
     ) -> Result<Arc<Endpoint>, Failed> {
         let (after, change) = {
             let mut state = self.lock();
@@ -134,6 +138,8 @@ impl Shared {
                 .after
                 .clone()
                 .expect("a registration leaves an endpoint");
+            // Before those who watch are told, as it goes along with the news.
+            state.sockets.put(&after.name, socket);
             (after, state.endpoint_changed(&change))
         };
         self.sooner.notify_one();
@@ -227,7 +233,11 @@ impl Shared {
 impl State {
     fn endpoint_changed(&mut self, change: &Change<Endpoint>) -> u64 {
         self.endpoint_watchers.publish(change);
-        self.unwritten.endpoints.extend(name_of(change));
+        let name = name_of(change);
+        if let (None, Some(name)) = (&change.after, &name) {
+            self.sockets.put(name, None);
+        }
+        self.unwritten.endpoints.extend(name);
         self.unwritten.next()
     }
 
