@@ -1,6 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use carrick_grpc::Held;
+use carrick_types::Invalid;
 use futures::future::BoxFuture;
 
 use crate::{Change, Error, Found, Netns, Socket};
@@ -16,6 +19,17 @@ use crate::{Change, Error, Found, Netns, Socket};
 /// - What it makes carries its owner and its connection's id, so that
 ///   [`Agent::list`] finds it again after a crash of either side.
 pub trait Agent: Send + Sync + 'static {
+    /// Lets the agent find a namespace by its inode ([`Netns::Inode`]) until what
+    /// is returned is dropped, even if it sees no process in it. An agent that
+    /// has no use for it lets it go.
+    ///
+    /// # Errors
+    ///
+    /// It is no namespace.
+    fn hold(&self, namespace: OwnedFd) -> Result<Held, Invalid> {
+        Ok(Box::new(namespace))
+    }
+
     /// Makes the changes, in order.
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>>;
 

@@ -3,6 +3,7 @@
 mod batch;
 mod bind;
 mod deletions;
+mod held;
 mod netlink;
 mod netns;
 mod observe;
@@ -18,13 +19,17 @@ mod worker;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrick_grpc::Held;
+use carrick_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use self::deletions::Deletions;
+use self::held::HeldNamespaces;
 use self::netns::Namespaces;
 use self::ping::Pings;
 pub use self::preflight::{Capability, preflight};
@@ -58,6 +63,7 @@ pub struct Kernel {
     worker: Worker,
     deletions: Arc<Deletions>,
     pings: Pings,
+    held: HeldNamespaces,
 }
 
 impl Kernel {
@@ -68,8 +74,10 @@ impl Kernel {
     /// No netlink socket can be had, or the thread cannot be started.
     pub fn new() -> io::Result<Self> {
         let own = File::open("/proc/thread-self/ns/net")?;
+        let held = HeldNamespaces::default();
         Ok(Self {
-            worker: Worker::start()?,
+            worker: Worker::start(held.clone())?,
+            held,
             deletions: Arc::new(Deletions::new(own)),
             pings: Pings::default(),
         })
@@ -105,6 +113,10 @@ async fn apply(
 }
 
 impl Agent for Kernel {
+    fn hold(&self, namespace: OwnedFd) -> Result<Held, Invalid> {
+        Ok(Box::new(self.held.hold(namespace)?))
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             changes.iter().try_for_each(check).map_err(Error::Invalid)?;

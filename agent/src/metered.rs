@@ -1,6 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use carrick_grpc::Held;
+use carrick_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -80,6 +83,10 @@ impl<A> Metered<A> {
 }
 
 impl<A: Agent> Agent for Metered<A> {
+    fn hold(&self, namespace: OwnedFd) -> Result<Held, Invalid> {
+        self.agent.hold(namespace)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
         let span = debug_span!("agent.apply", changes = changes.len());
         async move {

@@ -149,6 +149,16 @@ pub enum Change {
     PutRouter(Router),
 }
 
+impl Change {
+    /// The namespace of a put link's other end, if that is on this node.
+    pub(crate) fn far_netns(&self) -> Option<&Netns> {
+        match self {
+            Self::PutLink(link) => link.far_netns(),
+            _ => None,
+        }
+    }
+}
+
 /// A link as it is found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
@@ -175,6 +185,15 @@ pub struct Found {
 impl Link {
     /// The field that names a veth's far device, as errors call it.
     pub const FAR_NAME: &str = "kind.veth.far.name";
+
+    /// The namespace of the other end, if that is on this node.
+    pub(crate) fn far_netns(&self) -> Option<&Netns> {
+        match &self.kind {
+            LinkKind::Veth { far } => Some(&far.netns),
+            LinkKind::VethOpen { netns, .. } => Some(netns),
+            LinkKind::Given | LinkKind::Vxlan { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Netns {

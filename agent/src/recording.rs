@@ -285,7 +285,7 @@ impl Model {
         let makes = |link: &Link| {
             link.id == given.id
                 && link.side == given.side.other()
-                && far_netns(link) == Some(&given.near.netns)
+                && link.far_netns() == Some(&given.near.netns)
         };
         self.links.values().find(|link| makes(link)).map(key)
     }
@@ -297,7 +297,9 @@ impl Model {
         };
         let other = match &link.kind {
             LinkKind::Given => self.maker_of(&link),
-            _ => far_netns(&link).map(|far| (far.clone(), link.id.clone(), link.side.other())),
+            _ => link
+                .far_netns()
+                .map(|far| (far.clone(), link.id.clone(), link.side.other())),
         };
         if let Some(other) = other {
             self.links.remove(&other);
@@ -307,7 +309,7 @@ impl Model {
     fn lose(&mut self, netns: &Netns) {
         let links = self.links.values();
         let lost = links
-            .filter(|link| link.near.netns == *netns || far_netns(link) == Some(netns))
+            .filter(|link| link.near.netns == *netns || link.far_netns() == Some(netns))
             .map(key)
             .collect::<Vec<_>>();
         for key in &lost {
@@ -319,14 +321,6 @@ impl Model {
 
 fn key(link: &Link) -> Key {
     (link.near.netns.clone(), link.id.clone(), link.side)
-}
-
-fn far_netns(link: &Link) -> Option<&Netns> {
-    match &link.kind {
-        LinkKind::Veth { far } => Some(&far.netns),
-        LinkKind::VethOpen { netns, .. } => Some(netns),
-        LinkKind::Given | LinkKind::Vxlan { .. } => None,
-    }
 }
 
 fn found(link: &Link) -> Found {

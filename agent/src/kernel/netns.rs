@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{FsType, fstatfs, statfs};
 
+use super::held::HeldNamespaces;
 use super::netlink::Socket;
 use crate::{Error, Netns};
 
@@ -44,13 +45,18 @@ pub(super) type Identity = (u64, u64);
 /// keep a dead client's namespace, and its links, alive.
 pub(super) struct Namespaces {
     open: HashMap<Netns, Handle>,
+    held: HeldNamespaces,
     uses: u64,
 }
 
 impl Namespaces {
-    /// Takes the calling thread's namespace as [`Netns::Own`].
-    pub(super) fn new() -> io::Result<Self> {
-        Self::of(open_path(Path::new("/proc/thread-self/ns/net"))?)
+    /// Takes the calling thread's namespace as [`Netns::Own`], and finds others
+    /// among those `held`.
+    pub(super) fn new(held: HeldNamespaces) -> io::Result<Self> {
+        Ok(Self {
+            held,
+            ..Self::of(open_path(Path::new("/proc/thread-self/ns/net"))?)?
+        })
     }
 
     /// Takes `file` as [`Netns::Own`].
@@ -58,6 +64,7 @@ impl Namespaces {
         let own = Handle::new(file)?;
         Ok(Self {
             open: HashMap::from([(Netns::Own, own)]),
+            held: HeldNamespaces::default(),
             uses: 0,
         })
     }
@@ -130,7 +137,7 @@ impl Namespaces {
             }
             self.open.remove(netns);
         }
-        let mut handle = Handle::new(open(netns)?)?;
+        let mut handle = Handle::new(open(netns, &self.held)?)?;
         handle.last_use = self.uses;
         self.open.insert(netns.clone(), handle);
         Ok(())
@@ -203,9 +210,13 @@ fn path_of(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
-fn open(netns: &Netns) -> io::Result<File> {
+fn open(netns: &Netns, held: &HeldNamespaces) -> io::Result<File> {
     match netns {
-        Netns::Inode(device, inode) => open_inode((*device, *inode)),
+        Netns::Inode(device, inode) => {
+            let identity = (*device, *inode);
+            let held = held.open(identity);
+            held.unwrap_or_else(|| open_inode(identity))
+        }
         // A file without a namespace is what a crash leaves; `create` repairs it.
         Netns::Named(name) => open_path(&path_of(name)).map_err(|e| match e.kind() {
             io::ErrorKind::InvalidInput => io::Error::from(io::ErrorKind::NotFound),
@@ -218,19 +229,26 @@ fn open(netns: &Netns) -> io::Result<File> {
 
 /// Opens a namespace file. That it is one of type net is checked by the kernel
 /// when it is entered.
-fn open_path(path: &Path) -> io::Result<File> {
+pub(super) fn open_path(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         // The path is a client's: it may be a pipe that nobody writes to.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)?;
-    if fstatfs(&file)?.filesystem_type() != NSFS {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is not a namespace", path.display()),
-        ));
-    }
+    check_type(&file).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
     Ok(file)
+}
+
+/// Whether a file is a namespace, which also can be told of one that was not
+/// opened for anything.
+pub(super) fn check_type(file: &impl AsFd) -> io::Result<()> {
+    if fstatfs(file)?.filesystem_type() == NSFS {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "not a namespace",
+    ))
 }
 
 /// Looks through the named namespaces and those of all processes: some

@@ -5,6 +5,7 @@ use std::io;
 use carrick_types::IfName;
 use tokio::sync::{mpsc, oneshot};
 
+use super::held::HeldNamespaces;
 use super::netns::Namespaces;
 use super::observe::DeviceKind;
 use crate::{Error, Found, Netns};
@@ -27,8 +28,8 @@ struct Ended;
 
 impl Worker {
     /// Starts the thread in the calling thread's namespace.
-    pub(super) fn start() -> io::Result<Self> {
-        let mut namespaces = Namespaces::new()?;
+    pub(super) fn start(held: HeldNamespaces) -> io::Result<Self> {
+        let mut namespaces = Namespaces::new(held)?;
         let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING_MAX);
         std::thread::Builder::new()
             .name("agent".to_owned())

@@ -1,15 +1,16 @@
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use carrick_grpc::trace;
+use carrick_grpc::{Attachments, DialOptions, Held, Security, Url, dial_passing, trace};
 use carrick_proto::agent as wire;
 use carrick_proto::agent::agent_client::AgentClient;
 use carrick_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::convert::netns_to_wire;
 use super::server::nanos;
@@ -27,6 +28,7 @@ use crate::{Agent, Change, Error, Found, Netns, Protocol, Socket};
 pub struct RemoteAgent {
     path: PathBuf,
     channel: Channel,
+    attachments: Attachments,
 }
 
 impl RemoteAgent {
@@ -42,11 +44,14 @@ impl RemoteAgent {
             Error::Invalid(Invalid::new("agent socket", path.display(), expected))
         };
         let text = path.to_str().filter(|_| path.is_absolute());
-        let text = text.ok_or_else(invalid)?;
-        let endpoint = Endpoint::from_shared(format!("unix://{text}")).map_err(|_| invalid())?;
+        text.ok_or_else(invalid)?;
+        let (security, options) = (Security::unix_only(), DialOptions::default());
+        let dialled = dial_passing(&Url::unix(path), &security, &options);
+        let dialled = dialled.map_err(|_| invalid())?;
         Ok(Self {
             path: path.to_owned(),
-            channel: endpoint.connect_lazy(),
+            channel: dialled.channel,
+            attachments: dialled.attachments.unwrap_or_default(),
         })
     }
 
@@ -60,6 +65,15 @@ fn unavailable(status: tonic::Status) -> Error {
 }
 
 impl Agent for RemoteAgent {
+    /// It goes along with what is applied meanwhile.
+    fn hold(&self, namespace: OwnedFd) -> Result<Held, Invalid> {
+        let attached = self.attachments.attach(namespace).map_err(|error| {
+            let expected = "a descriptor that can be passed on";
+            Invalid::new("mechanism.parameters.inodeURL", error, expected)
+        })?;
+        Ok(Box::new(attached))
+    }
+
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             changes.iter().try_for_each(check).map_err(Error::Invalid)?;

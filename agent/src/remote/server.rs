@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrick_grpc::trace;
+use carrick_grpc::{ConnectInfo, Held, Socket, Url, trace};
 use carrick_proto::agent as wire;
 use carrick_proto::agent::agent_server;
 use carrick_types::Invalid;
@@ -12,12 +12,12 @@ use futures::{Stream, StreamExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
-use tracing::{Instrument, debug_span};
+use tracing::{Instrument, debug, debug_span};
 
 use super::bind::{bind_path, serve_binds};
 use super::convert::{changes_from_wire, netns_from_wire};
 use super::fault;
-use crate::{Agent, Error};
+use crate::{Agent, Change, Error, Netns};
 
 /// The privileged half: serves an [`Agent`] on a unix socket.
 ///
@@ -168,14 +168,12 @@ fn listen(path: &Path, mode: u32) -> Result<UnixListener, ServerError> {
 }
 
 /// The connections of those who may connect.
-fn allowed(
-    listener: UnixListener,
-    peers: Peers,
-) -> impl Stream<Item = io::Result<UnixStream>> + Send {
-    UnixListenerStream::new(listener).filter(move |stream| {
+fn allowed(listener: UnixListener, peers: Peers) -> impl Stream<Item = io::Result<Socket>> + Send {
+    let allowed = UnixListenerStream::new(listener).filter(move |stream| {
         let passes = stream.as_ref().map_or(true, |stream| peers.allow(stream));
         std::future::ready(passes)
-    })
+    });
+    allowed.map(|stream| stream.map(Socket::from))
 }
 
 struct Service {
@@ -190,9 +188,13 @@ impl agent_server::Agent for Service {
     ) -> Result<Response<wire::ApplyResponse>, Status> {
         let span = debug_span!("apply", otel.kind = "server");
         trace::adopt(&span, request.metadata());
+        let info: Option<ConnectInfo> = request.extensions().get().cloned();
         let changes = changes_from_wire(request.into_inner().changes);
         let result = match changes.map_err(Error::Invalid) {
-            Ok(changes) => self.agent.apply(changes).instrument(span).await,
+            Ok(changes) => {
+                let _held = self.hold(info, &changes);
+                self.agent.apply(changes).instrument(span).await
+            }
             Err(e) => Err(e),
         };
         let error = result.err().map(fault::to_wire).transpose()?;
@@ -237,6 +239,25 @@ impl agent_server::Agent for Service {
 }
 
 impl Service {
+    /// The namespaces that came along. One that did not is looked for.
+    fn hold(&self, info: Option<ConnectInfo>, changes: &[Change]) -> Vec<Held> {
+        let Some(descriptors) = info.and_then(|info| info.descriptors) else {
+            return Vec::new();
+        };
+        let far = changes.iter().filter_map(Change::far_netns);
+        let files = far.filter_map(|netns| match netns {
+            Netns::Inode(device, inode) => descriptors.received(&Url::Inode(*device, *inode)),
+            _ => None,
+        });
+        let held = files.map(|file| self.agent.hold(file));
+        let held = held.inspect(|held| {
+            if let Err(error) = held {
+                debug!(%error, "a descriptor that came along");
+            }
+        });
+        held.flatten().collect()
+    }
+
     async fn ping_now(&self, request: wire::PingRequest) -> Result<Option<Duration>, Error> {
         let address = |field: &str, text: &str| {
             let invalid = |_| Invalid::new(field, text, "an address");
