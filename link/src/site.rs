@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use carrick_agent::Netns;
@@ -23,8 +24,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// Whether a namespace is the router, by whichever of its paths it is named.
+    /// Whether a namespace is the router, by whichever of its names.
     pub(crate) fn is_router(&self, netns: &Netns) -> bool {
+        let router = identity(&self.router);
+        self.is_named_as_router(netns) || (router.is_some() && identity(netns) == router)
+    }
+
+    fn is_named_as_router(&self, netns: &Netns) -> bool {
         let Netns::Path(path) = netns else {
             return *netns == self.router;
         };
@@ -47,6 +53,20 @@ impl Site {
             (Vxlan, _) => self.underlay_mtu.less(Mtu::VXLAN_OVERHEAD_V4),
             _ => Mtu::JUMBO,
         }
+    }
+}
+
+/// Device and inode of a namespace, as far as this process sees it.
+fn identity(netns: &Netns) -> Option<(u64, u64)> {
+    let of = |path: &Path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    match netns {
+        Netns::Inode(device, inode) => Some((*device, *inode)),
+        Netns::Named(name) => of(&Path::new("/run/netns").join(name)),
+        Netns::Own => of(Path::new("/proc/self/ns/net")),
+        Netns::Path(path) => of(path),
     }
 }
 
