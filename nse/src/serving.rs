@@ -1,9 +1,10 @@
 //! The one place where the serving chain is listed.
 
 use carrick_chain::Chain;
-use carrick_chain::elements::OnIdle;
+use carrick_chain::elements::{self as chain, OnIdle, kernel_of_own_namespace};
 use carrick_link::{Links, Mechanisms};
 use carrick_types::DnsConfig;
+use carrick_types::MechanismType::Kernel;
 use carrick_vl3::dns::{Template, TemplateError};
 use carrick_vl3::elements::{Announce, DnsContext, DnsContextOptions, Recognise};
 
@@ -15,6 +16,9 @@ use crate::parts::Parts;
 pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, TemplateError> {
     let vl3 = &parts.vl3;
     let plane = parts.plane.as_ref();
+    // A forwarder moves the interfaces into our own namespace.
+    let given = || chain::Mechanisms::default().with(Kernel, kernel_of_own_namespace);
+    let forwarded = plane.is_none().then(|| given().optional());
     let mechanisms = plane.map(|plane| Mechanisms::new(plane.site.clone(), plane.vnis.clone()));
     let links = plane.map(|plane| {
         let vl3 = vl3.clone();
@@ -27,6 +31,7 @@ pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, Tem
         .then(Recognise::new(vl3.clone()))
         // Before the addresses: what cannot be linked needs none.
         .then_some(mechanisms)
+        .then_some(forwarded)
         .then(parts.addresses.clone())
         // Behind the addresses: a name is published with them.
         .then(DnsContext::new(

@@ -88,7 +88,13 @@ pub(super) fn registry_at(parts: &Parts, url: &Url) -> Result<registry::Client, 
         grace: REGISTRY_GRACE,
         ..registry::ClientOptions::default()
     };
-    Ok(registry::Client::new(parts.channels.channel(url)?, options))
+    let mut channel = parts.channels.dialled(url)?;
+    // A manager may live where it does not see our sockets, and knows what to do
+    // with them; peers in a domain without one dial each other by path.
+    if matches!(parts.config.setting, Setting::StandAlone { .. }) {
+        channel.attachments = None;
+    }
+    Ok(registry::Client::new(channel, options))
 }
 
 pub(super) fn register(

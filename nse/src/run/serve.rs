@@ -1,8 +1,10 @@
 //! The sockets that clients and peers dial.
 
+use std::sync::Arc;
+
 use carrick_chain::Endpoint;
 use carrick_grpc::{
-    Health, Listener, Observer, Security, ServerOptions, Url, listen, routes, serve,
+    Health, Listener, Namespaces, Observer, Security, ServerOptions, Url, listen, routes, serve,
 };
 use carrick_telemetry::Readiness;
 use tracing::info;
@@ -53,7 +55,12 @@ pub(super) async fn serve_all(
     ready: &Ready,
     stages: &Stages,
 ) {
+    let namespaces = parts.plane.as_ref().map(|plane| {
+        let agent = Arc::clone(&plane.agent);
+        Namespaces::new(move |namespace| agent.hold(namespace))
+    });
     let options = ServerOptions {
+        namespaces: namespaces.unwrap_or_default(),
         observer,
         ..ServerOptions::default()
     };
