@@ -34,6 +34,15 @@ pub enum Error {
         #[source]
         source: Box<Status>,
     },
+    /// Another endpoint registered under the name of ours, which the registry
+    /// let it.
+    #[error("endpoint {name} was registered by another one, at {url:?}")]
+    Taken {
+        /// The name.
+        name: EndpointName,
+        /// Where the other one listens, as the registry has it.
+        url: String,
+    },
     /// Our own token could not be made.
     #[error("no token could be made for the registry")]
     Token(#[source] carrick_chain::BoxError),

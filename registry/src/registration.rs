@@ -1,11 +1,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use carrick_types::EndpointName;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::backoff::spread;
 use crate::{Client, Endpoint, EndpointQuery, EndpointWatch, Error, Event, Service, ServiceQuery};
@@ -16,6 +15,10 @@ pub struct RegistrationOptions {
     /// Wait before a name that another endpoint holds is asked for again; 20 s
     /// by default. An NSM registry lets go of a dead holder within 1 min.
     pub conflict: Duration,
+    /// Wait before a name is registered again that another endpoint had taken
+    /// and that is free now; 2 s by default. A holder that the registry lost
+    /// by mistake is back by then.
+    pub freed: Duration,
     /// Shortest time between two registrations of what the registry keeps
     /// losing; 200 ms by default.
     pub shortest: Duration,
@@ -28,6 +31,7 @@ impl Default for RegistrationOptions {
     fn default() -> Self {
         Self {
             conflict: Duration::from_secs(20),
+            freed: Duration::from_secs(2),
             shortest: Duration::from_millis(200),
             unknown: Duration::from_secs(20),
         }
@@ -65,6 +69,11 @@ impl RegistrationState {
 /// at once when the registry is seen to have lost it (NSM `heal`), and with
 /// growing waits while the registry is away. Dropped, it just ends, and the
 /// entry expires.
+///
+/// Most of NSM's registries let any endpoint replace another of the same name.
+/// An endpoint with a [key](Endpoint::KEY_LABEL) sees that another one did:
+/// its state is then [`Error::Taken`], and it leaves the name to the other one
+/// until that is gone, as the two would else take each other's clients in turn.
 #[derive(Debug)]
 pub struct Registration {
     state: watch::Receiver<RegistrationState>,
@@ -93,6 +102,7 @@ impl Registration {
             wanted: wanted_receiver,
             state: state_sender,
             own: None,
+            taken: false,
             expires: None,
             period: None,
             failures: 0,
@@ -163,6 +173,8 @@ struct Keeper {
     state: watch::Sender<RegistrationState>,
     /// What the registry says of the endpoint, from the first success on.
     own: Option<EndpointWatch>,
+    /// Whether another endpoint has the name.
+    taken: bool,
     /// When the entry ends unless it is refreshed, while it is there.
     expires: Option<Instant>,
     /// How long the registry lets an entry live, by its own clock.
@@ -175,6 +187,7 @@ enum Wake {
     Due,
     End,
     Gone,
+    Taken(Box<Endpoint>),
     Updated,
 }
 
@@ -188,10 +201,17 @@ impl Keeper {
             loop {
                 match self.wait(next, &mut end).await {
                     Wake::End => return self.unregister().await,
+                    Wake::Gone if self.taken => {
+                        self.taken = false;
+                        next = Instant::now() + self.options.freed;
+                    }
                     Wake::Gone => {
                         self.expires = None;
                         next = next.min(started + self.options.shortest);
                     }
+                    Wake::Taken(holder) => self.leave_to(*holder),
+                    // What it shall be is read when it is registered again.
+                    Wake::Updated if self.taken => {}
                     Wake::Due | Wake::Updated => break,
                 }
             }
@@ -284,6 +304,17 @@ impl Keeper {
         now + wait
     }
 
+    /// Another endpoint has our name: its clients are not to be taken from it.
+    fn leave_to(&mut self, holder: Endpoint) {
+        let error = Error::Taken {
+            name: holder.name,
+            url: holder.url.unwrap_or_default(),
+        };
+        error!(%error, "not registered until the other one is gone; give each endpoint a name of its own");
+        self.taken = true;
+        self.lose(error);
+    }
+
     fn lose(&mut self, error: Error) {
         self.expires = None;
         self.state
@@ -291,8 +322,8 @@ impl Keeper {
     }
 
     async fn wait(&mut self, next: Instant, end: &mut oneshot::Receiver<Instant>) -> Wake {
-        let name = self.endpoint.name.clone();
-        let is_there = self.expires.is_some();
+        let (endpoint, taken) = (&self.endpoint, self.taken);
+        let is_there = self.expires.is_some() || taken;
         tokio::select! {
             deadline = end => match deadline {
                 Ok(_) => Wake::End,
@@ -300,8 +331,8 @@ impl Keeper {
                 Err(_) => std::future::pending().await,
             },
             Ok(()) = self.wanted.changed() => Wake::Updated,
-            () = gone(self.own.as_mut(), &name), if is_there => Wake::Gone,
-            () = sleep_until(next) => Wake::Due,
+            wake = seen(self.own.as_mut(), endpoint, taken), if is_there => wake,
+            () = sleep_until(next), if !taken => Wake::Due,
         }
     }
 
@@ -309,7 +340,11 @@ impl Keeper {
         let state = self.state.borrow().clone();
         match state {
             // It is another's.
-            RegistrationState::Lost(error) if matches!(*error, Error::Conflict { .. }) => Ok(()),
+            RegistrationState::Lost(error)
+                if matches!(*error, Error::Conflict { .. } | Error::Taken { .. }) =>
+            {
+                Ok(())
+            }
             _ => self.client.unregister_endpoint(&self.endpoint).await,
         }
     }
@@ -330,22 +365,36 @@ fn lasting(left: Option<Duration>, period: Option<Duration>) -> Option<Duration>
     }
 }
 
-/// Waits until the registry does not have the endpoint any more.
-async fn gone(own: Option<&mut EndpointWatch>, name: &EndpointName) {
+/// Waits until the registry does not have the endpoint any more, or has
+/// another one in its place. Where that is so already (`taken`), waits until
+/// that one is gone.
+async fn seen(own: Option<&mut EndpointWatch>, endpoint: &Endpoint, taken: bool) -> Wake {
     let Some(own) = own else {
         return std::future::pending().await;
     };
     // A registry that lost it before the watch was open never says so, but what
     // it tells does not hold it.
-    let mut told = false;
+    let mut told = taken;
     loop {
         match own.recv().await {
-            Event::Deleted(gone) if gone == *name => return,
-            Event::Synced if !told => return,
-            Event::Updated(endpoint) if endpoint.name == *name => told = true,
+            Event::Deleted(gone) if gone == endpoint.name => return Wake::Gone,
+            Event::Synced if !told => return Wake::Gone,
+            Event::Updated(seen) if seen.name == endpoint.name => {
+                match (is_other(endpoint, &seen), taken) {
+                    (true, false) => return Wake::Taken(Box::new(seen)),
+                    (false, true) => return Wake::Gone,
+                    (true, true) | (false, false) => told = true,
+                }
+            }
             _ => {}
         }
     }
+}
+
+/// Whether an entry under our name is another endpoint's. Registries change
+/// URLs and add labels, but leave a label as it is.
+fn is_other(own: &Endpoint, seen: &Endpoint) -> bool {
+    own.key().is_some() && own.key() != seen.key()
 }
 
 #[cfg(test)]

@@ -262,6 +262,69 @@ async fn a_loser_of_a_conflict_does_not_unregister_the_holder() {
     assert_eq!(found(&client).await.len(), 1);
 }
 
+/// Our registry refuses a second endpoint of a name unless it has the same
+/// URL, and so stands for NSM's, which refuse none.
+fn with_key(key: &str) -> Endpoint {
+    let mut endpoint = endpoint("a");
+    let labels = [(Endpoint::KEY_LABEL, key)].into_iter().collect();
+    endpoint.labels.insert(service("vl3"), labels);
+    endpoint
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_another_takes_is_left_to_it_until_it_is_gone() {
+    let bed = Bed::start(ServerOptions::default());
+    let client = bed.client();
+    let (first, other) = (with_key("1"), with_key("2"));
+    let kept = client.keep_registered(first.clone(), vec![], options());
+    kept.registered().await;
+    client.register_endpoint(&other).await.unwrap();
+
+    let mut state = kept.state();
+    let lost = state.wait_for(|state| !state.is_registered()).await;
+    let RegistrationState::Lost(error) = lost.unwrap().clone() else {
+        panic!("it is not lost");
+    };
+    assert!(matches!(*error, Error::Taken { .. }), "{error}");
+    let url = other.url.as_deref().unwrap();
+    let told = format!("endpoint a was registered by another one, at {url:?}");
+    assert_eq!(error.to_string(), told);
+    // For as long as the other one lives, whatever this one changes.
+    let zone = |endpoint: &Endpoint| endpoint.labels_for("vl3")?.value("zone").map(str::to_owned);
+    kept.update(|endpoint| {
+        let labels = endpoint.labels.get_mut("vl3").unwrap();
+        labels.0.insert("zone".into(), "b".into());
+    });
+    for _ in 0..4 {
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(found(&client).await[0].key(), Some("2"));
+        client.register_endpoint(&other).await.unwrap();
+    }
+    client.unregister_endpoint(&other).await.unwrap();
+    timeout(Duration::from_secs(3), kept.registered())
+        .await
+        .unwrap();
+    let back = found(&client).await.remove(0);
+    assert_eq!(back.key(), Some("1"));
+    assert_eq!(zone(&back).as_deref(), Some("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lost_its_name_does_not_unregister_the_holder() {
+    let bed = Bed::start(ServerOptions::default());
+    let client = bed.client();
+    let kept = client.keep_registered(with_key("1"), vec![], options());
+    kept.registered().await;
+    client.register_endpoint(&with_key("2")).await.unwrap();
+    let mut state = kept.state();
+    state
+        .wait_for(|state| !state.is_registered())
+        .await
+        .unwrap();
+    kept.unregister(deadline()).await.unwrap();
+    assert_eq!(found(&client).await[0].key(), Some("2"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_changed_label_is_registered_at_once() {
     let bed = Bed::start(ServerOptions::default());

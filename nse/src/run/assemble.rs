@@ -41,6 +41,15 @@ pub(super) fn file_name(name: &str) -> String {
     name.replace('/', "_")
 }
 
+/// A name as it can stand in a SPIFFE id, which has no `@` of a floating name
+/// (`nse@floating.domain`).
+fn plain(name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    name.chars()
+        .map(|c| if allowed(c) { c } else { '-' })
+        .collect()
+}
+
 pub(super) fn assemble(
     config: &Arc<Config>,
     store: &Store,
@@ -54,7 +63,7 @@ pub(super) fn assemble(
         }
         None => Identity::generate(),
     });
-    let subject = SpiffeId::new(TRUST_DOMAIN, config.name.as_str())?;
+    let subject = SpiffeId::new(TRUST_DOMAIN, &plain(config.name.as_str()))?;
     let lifetime = TokenOptions {
         max_lifetime: config.times.token,
     };
