@@ -70,12 +70,15 @@ func Test_a_path_that_does_not_fit_is_refused_and_harms_nothing(t *testing.T) {
 func Test_a_refused_request_takes_no_address(t *testing.T) {
 	goDefect(t, "a first Request that fails keeps the address it was given")
 	m := newMesh(t)
-	nse := m.direct(m.startEndpoint("vl3-nse", nil))
+	e := m.startEndpoint("vl3-nse", nil)
+	nse := m.direct(e)
 
 	bad := directRequest("bad")
 	bad.Connection.Path = nil
 	_, err := nse.Request(m.ctx, bad)
 	require.Error(t, err)
+	_, all := m.monitor(e, &networkservice.MonitorScopeSelector{})
+	require.Empty(t, all.GetConnections())
 	good, err := nse.Request(m.ctx, directRequest("good"))
 	require.NoError(t, err)
 	requireAddresses(t, ofFirstClient(), good)

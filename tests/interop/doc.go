@@ -10,8 +10,8 @@
 //	CARRICK_INTEROP_DEFECTS  "true" runs with the subject "go" also the tests that are known to fail with it
 //
 // The subject "go" is cmd/vl3nse: the SDK's own elements in the order of NSM's vL3 endpoint, client, IPAM server and
-// registry. As both obey the same environment variables and the tests speak only gRPC and DNS, a test that fails with one subject tells whose fault
-// it is; one that fails with both tells that the test is wrong.
+// registry. As both obey the same environment variables and the tests speak only gRPC and DNS, a test that fails with
+// one subject tells whose fault it is; one that fails with both tells that the test is wrong.
 //
 // Everything listens on the loopback interface at ports of the kernel's choice or on unix sockets in the test's own
 // directory. Nothing needs privileges.

@@ -16,6 +16,7 @@ import (
 	"github.com/networkservicemesh/api/pkg/api/registry"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/client"
 	"github.com/networkservicemesh/sdk/pkg/tools/grpcutils"
@@ -172,6 +173,15 @@ func (m *mesh) findEndpoint(at *url.URL, name string) *registry.NetworkServiceEn
 func (m *mesh) dial(to *url.URL, options ...sandbox.DialOption) *grpc.ClientConn {
 	m.t.Helper()
 	cc, err := grpc.DialContext(m.ctx, grpcutils.URLToTarget(to), sandbox.DialOptions(options...)...)
+	require.NoError(m.t, err)
+	m.t.Cleanup(func() { _ = cc.Close() })
+	return cc
+}
+
+// dialBare connects to the URL without tokens.
+func (m *mesh) dialBare(to *url.URL) *grpc.ClientConn {
+	m.t.Helper()
+	cc, err := grpc.DialContext(m.ctx, grpcutils.URLToTarget(to), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { _ = cc.Close() })
 	return cc

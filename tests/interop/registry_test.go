@@ -31,6 +31,7 @@ type registrations struct {
 // call is a Register of an endpoint.
 type call struct {
 	name     string
+	url      string
 	timeout  time.Duration // 0 if it had no deadline
 	metadata metadata.MD
 }
@@ -55,7 +56,7 @@ type recordingRegistry struct {
 }
 
 func (r *recordingRegistry) Register(ctx context.Context, nse *registry.NetworkServiceEndpoint) (*registry.NetworkServiceEndpoint, error) {
-	made := call{name: nse.GetName()}
+	made := call{name: nse.GetName(), url: nse.GetUrl()}
 	made.metadata, _ = metadata.FromIncomingContext(ctx)
 	if deadline, ok := ctx.Deadline(); ok {
 		made.timeout = time.Until(deadline)
