@@ -7,6 +7,7 @@ mod privileges;
 mod run;
 mod server;
 mod status;
+pub(crate) mod vl3;
 mod watch;
 
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ enum Command {
     Server(server::Args),
     /// Show a running balancer: VIPs, servers, flows, drop reasons.
     Status(status::Args),
+    /// Balance in a routed network: the VIP is an address of it, its clients are the servers.
+    #[command(after_help = vl3::help())]
+    Vl3,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
@@ -38,5 +42,6 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Run(args) => run::run(args).await,
         Command::Server(args) => server::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Vl3 => vl3::run().await,
     }
 }

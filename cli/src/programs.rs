@@ -168,6 +168,7 @@ mod tests {
             ("ipam", ipam::VARIABLES),
             ("registry", registry::VARIABLES),
             ("agent", agent::VARIABLES),
+            ("lb vl3", crate::lb::vl3::VARIABLES),
         ];
         let mut page = String::from(INTRODUCTION);
         for (program, variables) in tables {

@@ -16,7 +16,6 @@ use crate::error::causes;
 use crate::kept::{Kept, Shared};
 use crate::liveness::DataPath;
 use crate::metrics::Counters;
-use crate::tokens::tokens;
 use crate::wanted::connections;
 use crate::{Config, ConnectionStatus, Error, Status};
 
@@ -137,9 +136,8 @@ impl Nsc {
 
     fn shared(&self, agent: Arc<dyn Agent>, metrics: &Metrics) -> Result<Shared, Error> {
         let config = &self.config;
-        let security = Security::plaintext(config.insecure);
+        let (security, tokens) = config.access()?;
         warn_of_plaintext(config, &security);
-        let tokens = tokens(config)?;
         let options = DialOptions {
             connect_timeout: config.dial_timeout,
             // NSM's manager is a grpc-go server with the default enforcement,

@@ -1,12 +1,24 @@
 use std::sync::Arc;
 
 use carrick_chain::Tokens;
-use carrick_grpc::{Es256Tokens, Identity, SpiffeId, TokenOptions};
+use carrick_grpc::{Es256Tokens, Identity, Security, SpiffeId, TokenOptions};
 
 use crate::{Config, Error};
 
 /// Trust domain of clients that no SPIFFE server knows.
 const TRUST_DOMAIN: &str = "carrick.invalid";
+
+impl Config {
+    /// How others are dialled and what they are told about who asks, as the
+    /// client itself does it.
+    ///
+    /// # Errors
+    ///
+    /// There is no identity ([`Error::Identity`], [`Error::Name`]).
+    pub fn access(&self) -> Result<(Security, Arc<dyn Tokens>), Error> {
+        Ok((Security::plaintext(self.insecure), tokens(self)?))
+    }
+}
 
 /// Path tokens of the client, signed with the key that it keeps in its state
 /// directory, or with one that ends with the process.

@@ -5,6 +5,8 @@
 
 #[path = "clients/addresses.rs"]
 mod addresses;
+#[path = "clients/balanced.rs"]
+mod balanced;
 #[path = "clients/container.rs"]
 mod container;
 #[path = "clients/dns.rs"]

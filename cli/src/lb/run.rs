@@ -1,11 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use carrick_lb::config::{Backend, Config, Hook};
-use carrick_lb::control::{Control, Worker};
+use carrick_lb::config::{Backend, Balancer, Config, Hook};
+use carrick_lb::control::{Control, Wanted, Worker};
 use carrick_lb::dataplane::Dataplane as _;
 use carrick_lb::journal::Link;
 use carrick_lifecycle::{Lifecycle, Outcome, Subsystem, UnixSignals};
@@ -119,11 +119,11 @@ async fn balance(args: Args, config: Config) -> Result<Outcome> {
     let plane = lifecycle.subsystem("data plane", Duration::from_secs(5));
     let admin = lifecycle.subsystem("admin", Duration::from_secs(2));
 
-    let worker = Arc::new(start(&config).await?);
+    let worker = Arc::new(start(&config.balancer).await?);
     metrics::register(&metrics, &worker);
     serve(&args, &config, &worker, metrics, readiness.clone(), &admin).await?;
     let found = found(&worker).await?;
-    if let Err(error) = apply(&worker, &config).await {
+    if let Err(error) = apply(&worker, config.wanted.clone()).await {
         // What an earlier process installed still balances; it stays.
         end(&plane, worker, args.keep || found);
         lifecycle.drain_in_order(signals).await;
@@ -154,8 +154,8 @@ async fn balance(args: Args, config: Config) -> Result<Outcome> {
 }
 
 /// Opens the data plane and the journal, on the thread that will own them.
-async fn start(config: &Config) -> Result<Worker<Plane>> {
-    let balancer = config.balancer.clone();
+pub(super) async fn start(balancer: &Balancer) -> Result<Worker<Plane>> {
+    let balancer = balancer.clone();
     let run = SystemTime::now().duration_since(UNIX_EPOCH);
     let run = run.map_or(1, |since| {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -185,8 +185,9 @@ async fn found(worker: &Arc<Worker<Plane>>) -> Result<bool> {
     Ok(found)
 }
 
-async fn apply(worker: &Arc<Worker<Plane>>, config: &Config) -> Result<()> {
-    let (worker, wanted) = (Arc::clone(worker), config.wanted.clone());
+/// Brings the data plane to what is wanted.
+pub(super) async fn apply(worker: &Arc<Worker<Plane>>, wanted: Wanted) -> Result<()> {
+    let (worker, services) = (Arc::clone(worker), wanted.services().count());
     let applied = tokio::task::spawn_blocking(move || {
         let begin = Instant::now();
         let applied = worker.call(move |driven| driven.control.replace(wanted));
@@ -194,7 +195,7 @@ async fn apply(worker: &Arc<Worker<Plane>>, config: &Config) -> Result<()> {
     });
     let (applied, took) = applied.await??.context("cannot apply the services")?;
     info!(
-        services = config.wanted.services().count(),
+        services,
         writes = applied.writes,
         flows_forgotten = applied.flows_forgotten,
         ?took,
@@ -209,7 +210,7 @@ async fn follow(mut watch: Watch, args: Args, worker: Arc<Worker<Plane>>, ready:
         let cause = watch.changed().await;
         info!(cause, "reading the services again");
         let done = match read(&args) {
-            Ok(config) => apply(&worker, &config).await,
+            Ok(config) => apply(&worker, config.wanted).await,
             Err(error) => Err(error),
         };
         // What is in force goes on, so the balancer stays ready.
@@ -247,7 +248,7 @@ async fn join(worker: &Arc<Worker<Plane>>, ready: &Condition) {
 }
 
 /// What happens to the data plane at the end.
-fn end(plane: &Subsystem, worker: Arc<Worker<Plane>>, keep: bool) {
+pub(super) fn end(plane: &Subsystem, worker: Arc<Worker<Plane>>, keep: bool) {
     plane.at_shutdown("data plane", async move {
         tokio::task::spawn_blocking(move || {
             let Some(worker) = Arc::into_inner(worker) else {
@@ -283,13 +284,17 @@ async fn serve(
         Arc::downgrade(worker),
         readiness.clone(),
     );
-    let bound = Admin::new(metrics, readiness)
+    let admin = Admin::new(metrics, readiness)
         .with_status("name", move || json!(name))
         .with_status("ready", move || json!(ready.is_ready()))
-        .with_status("balancer", move || {
-            of.upgrade().map_or(Value::Null, |worker| ask(&worker))
-        })
-        .bind(&address)
+        .with_status("balancer", move || status(&of));
+    listen(admin, &address, stage).await
+}
+
+/// Opens the admin listener, which ends with its stage.
+pub(super) async fn listen(admin: Admin, address: &Address, stage: &Subsystem) -> Result<()> {
+    let bound = admin
+        .bind(address)
         .await
         .with_context(|| format!("cannot serve {address}"))?;
     info!(address = %bound.address(), "serving /metrics, /healthz, /readyz and /status");
@@ -313,11 +318,19 @@ fn address(args: &Args, config: &Config) -> Result<Address> {
     if let Some(text) = &config.balancer.admin {
         return Ok(text.parse()?);
     }
-    let dir = std::path::Path::new("/run/carrick");
+    beside(&config.balancer.name)
+}
+
+/// The admin socket of a balancer, beside those of other programs.
+pub(super) fn beside(name: &str) -> Result<Address> {
+    let dir = Path::new("/run/carrick");
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    Ok(Address::Unix(
-        dir.join(format!("{}.admin", config.balancer.name)),
-    ))
+    Ok(Address::Unix(dir.join(format!("{name}.admin"))))
+}
+
+/// The status of the balancer; nothing once it has ended.
+pub(super) fn status(worker: &Weak<Worker<Plane>>) -> Value {
+    worker.upgrade().map_or(Value::Null, |worker| ask(&worker))
 }
 
 /// The status of the balancer, from the thread that owns it.
