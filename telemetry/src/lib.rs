@@ -17,6 +17,7 @@ mod level;
 mod logs;
 mod metrics;
 mod panics;
+mod process;
 pub mod propagation;
 mod readiness;
 mod setup;

@@ -5,6 +5,8 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::process::Process;
+
 /// The content type of [`Metrics::encode`].
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -34,13 +36,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with one metric, `carrick_build_info`.
+    /// A registry with what every program says of itself: `carrick_build_info`
+    /// and the gauges that show what it holds, `carrick_process_…`.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         let own = registry.sub_registry_with_prefix(OWN_PREFIX);
         own.register("build", "What this process was built from", build);
+        own.register_collector(Box::new(Process));
         Self {
             registry: Arc::new(Mutex::new(registry)),
         }
