@@ -47,6 +47,10 @@ fn free_port() -> u16 {
 }
 
 async fn bed(net: u8, n: u8, port: u16) -> Bed {
+    bed_with(net, n, port, ResolverOptions::default()).await
+}
+
+async fn bed_with(net: u8, n: u8, port: u16, options: ResolverOptions) -> Bed {
     let vl3 = Vl3::new(Vl3Options::new(
         EndpointName::new(format!("nse-{n}")).unwrap(),
     ));
@@ -54,7 +58,7 @@ async fn bed(net: u8, n: u8, port: u16) -> Bed {
     let (records, agent) = (Records::default(), Arc::new(LoopbackAgent::default()));
     let options = ResolverOptions {
         zones: vec![name("vl3.")],
-        ..ResolverOptions::default()
+        ..options
     };
     let fanout = Fanout::new(agent.clone(), Netns::Own, port);
     let resolver = Arc::new(Resolver::new(vl3.clone(), records.clone(), fanout, options));
@@ -297,6 +301,49 @@ async fn all_peers_are_asked_with_one_id_and_without_the_wish_for_recursion() {
     // That is how NSM's own say no.
     assert_eq!(code(&answer), ResponseCode::NXDomain);
     assert_eq!(heard, [(heard[0].0, false); 3]);
+}
+
+#[tokio::test]
+async fn a_question_beyond_the_bound_fails_at_once_and_reaches_no_peer() {
+    let port = free_port();
+    let options = ResolverOptions {
+        max_fanouts: 1,
+        ..ResolverOptions::default()
+    };
+    let bed = bed_with(213, 1, port, options).await;
+    bed.link_to(213, 2);
+    let silent = UdpSocket::bind((ip(213, 2, 0), port)).await.unwrap();
+    let second = async {
+        let mut buffer = [0; 512];
+        silent.recv(&mut buffer).await.unwrap();
+        // The first question is with the peer and is not answered.
+        let answer = bed.ask("second.vl3.", RecordType::A).await;
+        (answer, silent.try_recv(&mut buffer).is_err())
+    };
+    let (first, (second, alone)) = tokio::join!(bed.ask("first.vl3.", RecordType::A), second);
+    assert_eq!(code(&first), ResponseCode::ServFail);
+    assert_eq!((code(&second), alone), (ResponseCode::ServFail, true));
+}
+
+#[tokio::test]
+async fn peers_are_not_asked_again_at_once_for_a_name_that_nobody_has() {
+    let port = free_port();
+    let options = ResolverOptions {
+        negative: Duration::from_secs(60),
+        ..ResolverOptions::default()
+    };
+    let near = bed_with(214, 1, port, options).await;
+    let far = bed(214, 2, port).await;
+    near.link_to(214, 2);
+    let asked = |bed: &Bed| {
+        let cause = crate::Cause { cause: "no_name" };
+        bed.vl3.metrics().dns_queries.get_or_create(&cause).get()
+    };
+    for _ in 0..5 {
+        let denied = near.ask("nobody.vl3.", RecordType::A).await;
+        assert_eq!(code(&denied), ResponseCode::NXDomain);
+    }
+    assert_eq!((asked(&near), asked(&far)), (5, 1));
 }
 
 #[tokio::test]
