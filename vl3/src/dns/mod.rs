@@ -10,7 +10,7 @@ mod template;
 pub use fanout::{Fanout, FanoutError};
 pub use records::{PublishError, Records};
 pub use resolver::{Answer, Resolver, ResolverOptions};
-pub use server::{ServeError, serve};
+pub use server::{ServeAt, ServeError, serve};
 pub use template::{Template, TemplateError};
 
 #[cfg(test)]

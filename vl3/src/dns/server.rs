@@ -39,20 +39,45 @@ const TCP_ANSWERS: usize = 32;
 /// Delay before sockets are bound anew.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Serves names at the endpoint's own addresses, UDP and TCP, until `stop`.
-/// Follows the addresses when they change, and begins anew when a socket is
-/// lost. `port` is 53 except in tests.
+/// Where names are served.
+#[derive(Clone, Debug)]
+pub enum ServeAt {
+    /// At one address of the process's own namespace.
+    Address(SocketAddr),
+    /// At this port of the endpoint's own addresses in a namespace.
+    Own(Netns, u16),
+}
+
+impl ServeAt {
+    fn netns(&self) -> &Netns {
+        match self {
+            Self::Address(_) => &Netns::Own,
+            Self::Own(netns, _) => netns,
+        }
+    }
+
+    fn sockets(&self, own: &[IpAddr]) -> Vec<SocketAddr> {
+        match self {
+            Self::Address(at) => vec![*at],
+            Self::Own(_, port) => own.iter().map(|ip| SocketAddr::new(*ip, *port)).collect(),
+        }
+    }
+}
+
+/// Serves names, UDP and TCP, until `stop`, once the endpoint has an address.
+/// Follows its addresses when they change, and begins anew when a socket is
+/// lost.
 pub async fn serve(
     resolver: Arc<Resolver>,
     agent: Arc<dyn Agent>,
-    netns: Netns,
-    port: u16,
+    at: ServeAt,
     stop: CancellationToken,
 ) {
     let mut prefixes = resolver.vl3().prefixes();
     while !stop.is_cancelled() {
         prefixes.mark_unchanged();
         let addresses = resolver.vl3().addresses();
+        let sockets = at.sockets(&addresses);
         let moved = async {
             while resolver.vl3().addresses() == addresses {
                 if prefixes.changed().await.is_err() {
@@ -63,7 +88,7 @@ pub async fn serve(
         tokio::select! {
             () = stop.cancelled() => {}
             () = moved => {}
-            result = serve_at(&resolver, &*agent, &netns, &addresses, port), if !addresses.is_empty() => {
+            result = serve_at(&resolver, &*agent, at.netns(), &sockets), if !addresses.is_empty() => {
                 if let Err(error) = result {
                     tracing::warn!(error = &error as &dyn std::error::Error, "names are not served");
                 }
@@ -77,12 +102,10 @@ async fn serve_at(
     resolver: &Arc<Resolver>,
     agent: &dyn Agent,
     netns: &Netns,
-    addresses: &[IpAddr],
-    port: u16,
+    sockets: &[SocketAddr],
 ) -> Result<(), ServeError> {
     let mut server = Server::new(Handler::new(Arc::clone(resolver)));
-    for address in addresses {
-        let at = SocketAddr::new(*address, port);
+    for &at in sockets {
         let bind = |protocol| agent.bind(netns, protocol, at);
         let udp = bind(Protocol::Udp)
             .await
@@ -95,7 +118,7 @@ async fn serve_at(
         let listener = TcpListener::from_std(tcp.into()).map_err(lost)?;
         server.register_listener(listener, TCP_IDLE, TCP_ANSWERS);
     }
-    tracing::info!(?addresses, port, "names are served");
+    tracing::info!(?sockets, "names are served");
     server.block_until_done().await.map_err(ServeError::Server)
 }
 

@@ -63,7 +63,12 @@ async fn bed_with(net: u8, n: u8, port: u16, options: ResolverOptions) -> Bed {
     let fanout = Fanout::new(agent.clone(), Netns::Own, port);
     let resolver = Arc::new(Resolver::new(vl3.clone(), records.clone(), fanout, options));
     let stop = CancellationToken::new();
-    tokio::spawn(serve(resolver, agent, Netns::Own, port, stop.clone()));
+    tokio::spawn(serve(
+        resolver,
+        agent,
+        ServeAt::Own(Netns::Own, port),
+        stop.clone(),
+    ));
     let server = SocketAddr::new(ip(net, n, 0), port);
     let bed = Bed {
         vl3,
