@@ -79,12 +79,6 @@ func Test_a_name_is_found_in_any_case(t *testing.T) {
 	require.Len(t, m.question(e, "udp", "POD.Vl3.", dns.TypeA).Answer, 1)
 }
 
-func Test_a_name_that_nobody_has_is_denied(t *testing.T) {
-	goDefect(t, "the answer is SERVFAIL, after which a client asks again")
-	m, e, _ := named(t)
-	require.Equal(t, dns.RcodeNameError, m.question(e, "udp", "nobody.vl3.", dns.TypeA).Rcode)
-}
-
 func Test_an_answer_is_kept_no_longer_than_a_workload_may_take_to_go(t *testing.T) {
 	goDefect(t, "the time to live is an hour")
 	m, e, _ := named(t)
