@@ -151,7 +151,7 @@ func Test_a_stale_tail_of_the_path_is_cut_off(t *testing.T) {
 // V26: types of records, over UDP and TCP.
 func Test_names_have_records_of_their_types_and_none_of_others(t *testing.T) {
 	m := newMesh(t)
-	e := m.startEndpoint("vl3-nse", nil)
+	e := m.startEndpoint("vl3-nse", map[string]string{"CARRICK_PREFIXES": "10.0.0.0/24,2001:db8::/112"})
 	_, err := m.direct(e).Request(m.ctx, directRequest("nsc"))
 	require.NoError(t, err)
 	m.lookup(e, "udp", "nsc.vl3.") // which waits for the server
@@ -172,6 +172,8 @@ func Test_names_have_records_of_their_types_and_none_of_others(t *testing.T) {
 					switch record := record.(type) {
 					case *dns.A:
 						texts = append(texts, record.A.String())
+					case *dns.AAAA:
+						texts = append(texts, record.AAAA.String())
 					case *dns.PTR:
 						texts = append(texts, record.Ptr)
 					default:
@@ -181,8 +183,9 @@ func Test_names_have_records_of_their_types_and_none_of_others(t *testing.T) {
 				return texts
 			}
 			require.Equal(t, []string{"10.0.0.1"}, records("nsc.vl3.", dns.TypeA))
+			require.Equal(t, []string{"2001:db8::1"}, records("nsc.vl3.", dns.TypeAAAA))
 			require.Equal(t, []string{"nsc.vl3."}, records("1.0.0.10.in-addr.arpa.", dns.TypePTR))
-			for _, kind := range []uint16{dns.TypeAAAA, dns.TypeTXT, dns.TypeMX, dns.TypeSRV, dns.TypeNS} {
+			for _, kind := range []uint16{dns.TypeTXT, dns.TypeMX, dns.TypeSRV, dns.TypeNS} {
 				require.Empty(t, records("nsc.vl3.", kind), dns.TypeToString[kind])
 			}
 			require.NotEqual(t, dns.RcodeSuccess, ask("nobody.vl3.", dns.TypeA).Rcode)

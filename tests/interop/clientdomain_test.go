@@ -238,6 +238,7 @@ func Test_a_killed_client_is_closed_when_its_token_expires(t *testing.T) {
 	e := m.startSDKEndpoint(0, "nse", service, "10.0.0.0/24")
 	nsc := m.startClientOn(0, map[string]string{"NSM_MAX_TOKEN_LIFETIME": "4s", "NSM_REQUEST_TIMEOUT": "1s"})
 	served := e.nextRequest()
+	e.nextRequest() // so that the first is answered
 	start := time.Now()
 	nsc.kill()
 	require.Equal(t, served.GetId(), e.nextClose().GetId())

@@ -101,6 +101,9 @@ func runNSE(ctx context.Context) error {
 	if _, unregisterErr := endpoints.Unregister(unregisterCtx, nse); unregisterErr != nil {
 		return fmt.Errorf("failed to unregister endpoint %s: %w", config.name, unregisterErr)
 	}
+	cancel()
+	for range errCh { // until the socket is gone
+	}
 	return err
 }
 
