@@ -103,6 +103,7 @@ async fn by_name(server: IpAddr, to: &Pod) -> Result<()> {
 /// Asks `server` for the address of `name`.
 pub(crate) async fn resolve(server: IpAddr, name: &str) -> Result<IpAddr> {
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name)?, RecordType::A));
     let unspecified: IpAddr = match server {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
