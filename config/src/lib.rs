@@ -6,13 +6,15 @@
 //!
 //! Limits: values only come from a [`Source`]; there is no file format here.
 
+mod common;
 mod parse;
 mod reader;
 
+pub use common::{
+    LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, Observability, PPROF_ENABLED,
+    PPROF_LISTEN_ON, TELEMETRY, positive,
+};
 pub use parse::{
     address, boolean, duration, labels, list, number, optional_path, prefix, prefixes, text,
 };
-pub use reader::{
-    Env, LOG_LEVEL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Reader, Source, TELEMETRY, Variable,
-    markdown,
-};
+pub use reader::{Env, Mistakes, Reader, Source, Variable, markdown};

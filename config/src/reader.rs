@@ -42,27 +42,6 @@ pub struct Variable {
     pub meaning: &'static str,
 }
 
-/// Of every program: how much is logged.
-pub const LOG_LEVEL: Variable = Variable {
-    name: "NSM_LOG_LEVEL",
-    default: "INFO",
-    meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
-};
-
-/// Of every program: whether traces are sent.
-pub const TELEMETRY: Variable = Variable {
-    name: "TELEMETRY",
-    default: "false",
-    meaning: "Whether traces are sent.",
-};
-
-/// Of every program: where traces are sent.
-pub const OPEN_TELEMETRY_ENDPOINT: Variable = Variable {
-    name: "NSM_OPEN_TELEMETRY_ENDPOINT",
-    default: "otel-collector.observability.svc.cluster.local:4317",
-    meaning: "Where traces are sent (OTLP over gRPC).",
-};
-
 /// The table of `variables` as it stands in the documentation.
 #[must_use]
 pub fn markdown(variables: &[Variable]) -> String {
@@ -148,6 +127,12 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(value),
             Err(mistake) => panic!("the default of {name} is a mistake: {mistake}"),
         }
+    }
+
+    /// The text that a variable is set to, be it nothing.
+    #[must_use]
+    pub fn given(&self, name: &str) -> Option<String> {
+        self.source.text(name)
     }
 
     /// Remembers a mistake that shows only when values are seen together. One

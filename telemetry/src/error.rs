@@ -45,6 +45,16 @@ pub enum Error {
     #[error("another part of the process has set up the logs already")]
     Installed(#[source] tracing::subscriber::SetGlobalDefaultError),
 
+    /// Profiles cannot be served.
+    #[error("cannot serve profiles on {address}")]
+    Profiles {
+        /// Where they were to be served.
+        address: String,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+
     /// A handler for SIGUSR1 or SIGUSR2 was refused.
     #[error("cannot handle the signals that change the log level")]
     Signals(#[source] std::io::Error),

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
@@ -33,6 +34,7 @@ const OWN_PREFIX: &str = "carrick";
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    since: SystemTime,
 }
 
 impl Metrics {
@@ -47,6 +49,7 @@ impl Metrics {
         own.register_collector(Box::new(Process));
         Self {
             registry: Arc::new(Mutex::new(registry)),
+            since: SystemTime::now(),
         }
     }
 
@@ -61,6 +64,11 @@ impl Metrics {
     /// predecessor that dashboards already know.
     pub fn unprefixed<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
         self.with(register)
+    }
+
+    /// When counting began.
+    pub(crate) fn since(&self) -> SystemTime {
+        self.since
     }
 
     /// All metrics in the text format of `OpenMetrics`, see

@@ -1,6 +1,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use carrick_config::Observability;
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -30,6 +31,20 @@ pub struct Options {
     /// `NSM_OPEN_TELEMETRY_ENDPOINT` when `TELEMETRY` is `true`: where traces go
     /// by OTLP over insecure gRPC, as `host:port`. `None` makes no traces.
     pub traces: Option<String>,
+}
+
+impl Options {
+    /// As the settings want it, of the process `instance`, which is a `service`.
+    #[must_use]
+    pub fn new(service: &str, instance: &str, settings: &Observability) -> Self {
+        Self {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            log_level: settings.log_level.clone(),
+            log_format: Format::default(),
+            traces: settings.collector.clone(),
+        }
+    }
 }
 
 /// The logs and traces of the process.

@@ -36,7 +36,7 @@ pub(crate) fn provider(options: &Options, endpoint: &str) -> Result<SdkTracerPro
 }
 
 /// NSM writes the collector as `host:port`.
-fn url(endpoint: &str) -> Result<String, Error> {
+pub(crate) fn url(endpoint: &str) -> Result<String, Error> {
     let invalid = || Error::Endpoint {
         endpoint: endpoint.to_owned(),
     };
