@@ -184,6 +184,28 @@ async fn a_request_that_is_served_keeps_an_endpoint_from_idling() {
     idle.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_does_not_count_keeps_nobody_but_is_refused_in_the_end() {
+    let on_idle = OnIdle::new(60 * SECOND).unwrap();
+    let on_idle =
+        on_idle.counting(|connection| connection.path.client().is_none_or(|c| c.id != "peer"));
+    let idle = tokio::spawn(on_idle.clone().idle());
+    let endpoint = endpoint(Chain::default().then(on_idle));
+    let peer = endpoint
+        .request(request("other", "peer"), soon())
+        .await
+        .unwrap();
+    let client = endpoint.request(request("nsc", "1"), soon()).await.unwrap();
+    pass(100 * SECOND).await;
+    assert!(!idle.is_finished());
+    endpoint.close(client).await.unwrap();
+    idle.await.unwrap();
+    for late in [peer, request("nsc", "2")] {
+        let error = endpoint.request(late, soon()).await.unwrap_err();
+        assert_eq!(error.source.to_string(), "endpoint expired");
+    }
+}
+
 #[test]
 fn no_period_means_forever() {
     assert!(OnIdle::new(Duration::ZERO).is_none());

@@ -1,3 +1,5 @@
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use carrick_types::Connection;
@@ -10,10 +12,20 @@ use crate::{Element, Error, Kind, Next};
 ///
 /// [`OnIdle::idle`] ends then, and from that moment on Requests are refused:
 /// the endpoint is about to leave.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OnIdle {
     period: Duration,
     activity: watch::Sender<Activity>,
+    counts: Arc<dyn Fn(&Connection) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for OnIdle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnIdle")
+            .field("period", &self.period)
+            .field("activity", &self.activity)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +45,22 @@ impl OnIdle {
     #[must_use]
     pub fn new(period: Duration) -> Option<Self> {
         let activity = watch::Sender::default();
-        (!period.is_zero()).then_some(Self { period, activity })
+        (!period.is_zero()).then(|| Self {
+            period,
+            activity,
+            counts: Arc::new(|_| true),
+        })
+    }
+
+    /// Lets a connection count only if `counts` says so. All are refused once
+    /// the endpoint is leaving.
+    #[must_use]
+    pub fn counting(
+        mut self,
+        counts: impl Fn(&Connection) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.counts = Arc::new(counts);
+        self
     }
 
     /// Ends when there has been no connection for the period, counted from the
@@ -56,6 +83,13 @@ impl OnIdle {
             activity.expired = activity.connections == 0;
             activity.expired
         })
+    }
+
+    fn look(&self) -> Result<(), EndpointExpired> {
+        if self.activity.borrow().expired {
+            return Err(EndpointExpired);
+        }
+        Ok(())
     }
 
     fn enter(&self) -> Result<Active, EndpointExpired> {
@@ -89,12 +123,14 @@ impl Element for OnIdle {
         active: &mut Option<Active>,
         next: Next<'_>,
     ) -> Result<Connection, Error> {
-        if active.is_none() {
-            let entered = self.enter();
-            *active = Some(entered.map_err(|expired| {
-                Error::request(Self::NAME, &connection, Kind::Unavailable, expired)
-            })?);
-        }
+        let entered = match active {
+            Some(_) => Ok(()),
+            None if (self.counts)(&connection) => self.enter().map(|entered| {
+                *active = Some(entered);
+            }),
+            None => self.look(),
+        };
+        entered.map_err(|gone| Error::request(Self::NAME, &connection, Kind::Unavailable, gone))?;
         next.request(connection).await
     }
 

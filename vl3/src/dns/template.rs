@@ -10,7 +10,7 @@ use hickory_proto::rr::Name;
 /// Fields: `.Id`, `.NetworkService`, `.NetworkServiceEndpointName`, `.Payload`,
 /// `index .Labels "key"`, `.Labels.key`. Functions, before the field or piped
 /// behind it: `target` (what stands before `@`) and `domain` (what stands
-/// behind). As in NSM, an empty domain leaves no empty label behind.
+/// behind). A field may be written as its Go getter, `.GetNetworkService`. As in NSM, an empty domain leaves no empty label behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
@@ -120,11 +120,11 @@ impl Field {
 
     fn parse(words: &[&str]) -> Option<Self> {
         Some(match words {
-            [".Id"] => Self::Id,
-            [".NetworkService"] => Self::NetworkService,
-            [".NetworkServiceEndpointName"] => Self::Endpoint,
-            [".Payload"] => Self::Payload,
-            ["index", ".Labels", key] => Self::Label(quoted(key)?.to_owned()),
+            [".Id" | ".GetId"] => Self::Id,
+            [".NetworkService" | ".GetNetworkService"] => Self::NetworkService,
+            [".NetworkServiceEndpointName" | ".GetNetworkServiceEndpointName"] => Self::Endpoint,
+            [".Payload" | ".GetPayload"] => Self::Payload,
+            ["index", ".Labels" | ".GetLabels", key] => Self::Label(quoted(key)?.to_owned()),
             [word] => Self::Label(
                 word.strip_prefix(".Labels.")
                     .filter(|key| !key.is_empty())?
@@ -260,6 +260,12 @@ mod tests {
         template
             .render(&connection(service, pod))
             .map(|name| name.to_ascii())
+    }
+
+    #[test]
+    fn getters_are_fields() {
+        let text = "{{ index .GetLabels \"podName\" }}.{{ target .GetNetworkService }}.";
+        assert_eq!(render(text, "vl3@d", Some("a")).unwrap(), "a.vl3.");
     }
 
     #[test]
