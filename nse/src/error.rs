@@ -29,7 +29,4 @@ pub enum Error {
     /// The durable state cannot be used.
     #[error("cannot use the durable state")]
     Store(#[from] carrick_store::Error),
-    /// A name template is wrong.
-    #[error("a template of NSM_DNS_TEMPLATES is wrong")]
-    Template(#[from] carrick_vl3::dns::TemplateError),
 }

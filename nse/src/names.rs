@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use carrick_agent::{Agent, Kernel};
 use carrick_lifecycle::Subsystem;
-use carrick_vl3::dns::{self, Fanout, Resolver, ResolverOptions, ServeAt, Template};
+use carrick_vl3::dns::{self, Fanout, Resolver, ResolverOptions, ServeAt};
 use tracing::warn;
 
 use crate::config::NamesAt;
@@ -16,11 +16,7 @@ pub(crate) fn serve(parts: &Parts, subsystem: &Subsystem) {
         return;
     };
     let config = &parts.config;
-    let templates = config
-        .dns
-        .templates
-        .iter()
-        .filter_map(|text| text.parse::<Template>().ok());
+    let templates = config.dns.templates.iter();
     let zones = templates.filter_map(|template| template.zone(&config.services[0]));
     let options = ResolverOptions {
         zones: zones.collect(),

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use carrick_chain::elements::OnIdle;
 use carrick_chain::{Endpoint, EndpointOptions};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals};
-use carrick_telemetry::{Metrics, Readiness};
-use tracing::warn;
+use carrick_telemetry::{Metrics, Outlets, Readiness};
+use tracing::{info, warn};
 
 use self::admin::admin;
 use self::assemble::{assemble, open_store};
@@ -22,6 +22,7 @@ use self::registry::{own_registry, serve_registry};
 use self::serve::{advertised, open_listeners};
 use self::stages::{Stages, at_end};
 use self::start::{Ready, Start};
+use crate::config::Setting;
 use crate::journal::Answers;
 use crate::{Config, Error, metrics, serving};
 
@@ -38,6 +39,10 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     if config.insecure {
         warn!("NSM_INSECURE is true: connections over TCP are neither encrypted nor authenticated");
     }
+    match &config.setting {
+        Setting::Mesh(manager) => info!(%manager, "part of a Network Service Mesh"),
+        Setting::StandAlone { .. } => info!("stand-alone: no NSM_CONNECT_TO, its own forwarder"),
+    }
     let store = open_store(&config)?;
     let metrics = Metrics::new();
     let readiness = Readiness::new();
@@ -51,7 +56,7 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
 
     let embedded = serve_registry(&config, &store, &stages).await?;
     let on_idle = OnIdle::new(config.times.idle);
-    let chain = serving::chain(&parts, on_idle.clone())?;
+    let chain = serving::chain(&parts, on_idle.clone());
     let answers = Answers::open(&store);
     let options = EndpointOptions::new(config.name.as_str(), Arc::clone(&parts.tokens))
         .max_connections(config.max_connections)
@@ -70,6 +75,9 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
 
     let prefix_client = prefix_client.map(Arc::new);
     admin(&parts, &metrics, &readiness, prefix_client.clone(), &stages).await?;
+    let outlets = Outlets::new("nse", config.name.as_str(), &config.observability);
+    let told = outlets.run(metrics.clone(), stages.admin.token());
+    stages.admin.spawn("metrics and profiles", told);
     let listeners = open_listeners(&config).await?;
     let url = advertised(&config, &listeners)?;
     let registry = own_registry(&parts, embedded)?;
@@ -105,5 +113,10 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     stages
         .registration
         .spawn("start", async move { start.go(stages_of_start).await });
-    Ok(lifecycle.run(signals).await)
+    let outcome = lifecycle.run(signals).await;
+    if let Some(dir) = &config.socket_dir {
+        // Empty by now, or not made at all.
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(outcome)
 }

@@ -5,7 +5,6 @@ use carrick_chain::elements::{self as chain, OnIdle, kernel_of_own_namespace};
 use carrick_link::{Links, Mechanisms};
 use carrick_types::DnsConfig;
 use carrick_types::MechanismType::Kernel;
-use carrick_vl3::dns::{Template, TemplateError};
 use carrick_vl3::elements::{Announce, DnsContext, DnsContextOptions, Recognise};
 
 use crate::config::Dns;
@@ -13,7 +12,7 @@ use crate::parts::Parts;
 
 /// The elements in their order of action; each speaks to those behind it
 /// through the connection.
-pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, TemplateError> {
+pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Chain {
     let vl3 = &parts.vl3;
     let plane = parts.plane.as_ref();
     // A forwarder moves the interfaces into our own namespace.
@@ -25,10 +24,16 @@ pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, Tem
         let is_peer = move |connection: &_| is_peer(&vl3, connection);
         Links::new(plane.site.clone(), plane.book.clone(), is_peer)
     });
-    Ok(Chain::default()
-        .then_some(on_idle)
+    let on_idle = on_idle.map(|on_idle| {
+        let vl3 = vl3.clone();
+        on_idle.counting(move |connection| !is_peer(&vl3, connection))
+    });
+    Chain::default()
         // Before all that treats peers and clients differently.
         .then(Recognise::new(vl3.clone()))
+        // Behind the verdict: endpoints without clients must not keep each
+        // other alive.
+        .then_some(on_idle)
         // Before the addresses: what cannot be linked needs none.
         .then_some(mechanisms)
         .then_some(forwarded)
@@ -37,7 +42,7 @@ pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, Tem
         .then(DnsContext::new(
             vl3.clone(),
             parts.records.clone(),
-            dns(&parts.config.dns)?,
+            dns(&parts.config.dns),
         ))
         // Behind the mechanism, which knows what the link can carry, and before
         // the link, which is made with the network's minimum.
@@ -45,7 +50,7 @@ pub(crate) fn chain(parts: &Parts, on_idle: Option<OnIdle>) -> Result<Chain, Tem
         // Behind everything that writes into the context.
         .then_some(links)
         // Behind the link: packets go over it from here on.
-        .then(Announce::new(vl3.clone())))
+        .then(Announce::new(vl3.clone()))
 }
 
 /// Whether a connection is another endpoint's.
@@ -62,17 +67,16 @@ pub(crate) fn is_stale(parts: &Parts, connection: &carrick_types::Connection) ->
         || is_peer(&parts.vl3, connection) && parts.prefixes.current().iter().copied().any(lacks)
 }
 
-fn dns(dns: &Dns) -> Result<DnsContextOptions, TemplateError> {
-    let templates = dns.templates.iter().map(|text| text.parse::<Template>());
+fn dns(dns: &Dns) -> DnsContextOptions {
     let further = DnsConfig {
         server_ips: dns.name_servers.clone(),
         search_domains: dns.zones.clone(),
     };
-    Ok(DnsContextOptions {
-        templates: templates.collect::<Result<_, _>>()?,
+    DnsContextOptions {
+        templates: dns.templates.clone(),
         configs: Some(further)
             .filter(|config| !config.server_ips.is_empty())
             .into_iter()
             .collect(),
-    })
+    }
 }

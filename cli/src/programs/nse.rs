@@ -5,8 +5,9 @@ use carrick_config::Env;
 use carrick_lifecycle::UnixSignals;
 use carrick_nse::Config;
 use carrick_nse::config::VARIABLES;
+use carrick_telemetry::Options;
 
-use super::{options, settings, told, with_telemetry};
+use super::{settings, told, with_telemetry};
 
 /// What `carrick nse` is told.
 #[derive(Debug, clap::Args)]
@@ -26,12 +27,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         println!("{config:#?}");
         return Ok(ExitCode::SUCCESS);
     }
-    let telemetry = options(
-        "nse",
-        config.name.as_str(),
-        &config.log_level,
-        config.telemetry.clone(),
-    );
+    let telemetry = Options::new("nse", config.name.as_str(), &config.observability);
     with_telemetry(telemetry, async {
         let signals = UnixSignals::new().context("cannot receive signals")?;
         Ok(carrick_nse::run(config, signals).await?)

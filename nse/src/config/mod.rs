@@ -4,14 +4,15 @@
 mod table;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use carrick_config::{Mistakes, Reader, Source};
-use carrick_config::{address, boolean, duration, labels, list, number, prefixes, text};
+use carrick_config::{Mistakes, Observability, Reader, Source};
+use carrick_config::{address, boolean, duration, labels, list, number, positive, prefixes, text};
 use carrick_grpc::Url;
 use carrick_telemetry::Address;
 use carrick_types::{EndpointName, Invalid, Labels, Mtu, Prefix, ServiceName};
+use carrick_vl3::dns::{Template, TemplateError};
 
 pub use table::VARIABLES;
 
@@ -26,10 +27,14 @@ pub struct Config {
     pub labels: Labels,
     /// Labels of its own connections to peers.
     pub request_labels: Labels,
+    /// What its labels say of node, pod and cluster (NSM `clientinfo`).
+    pub client_info: Labels,
     /// How it stands among the others.
     pub setting: Setting,
     /// Where it listens.
     pub listen_on: Vec<Url>,
+    /// Directory of its socket that ends with the process.
+    pub socket_dir: Option<PathBuf>,
     /// The address that is registered, where it is not the one listened on.
     pub advertise: Option<Url>,
     /// Registries of other domains, by the domain's name.
@@ -54,10 +59,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Where `/metrics`, `/readyz` and `/status` are served.
     pub admin: Option<Address>,
-    /// Log level.
-    pub log_level: String,
-    /// Where traces go.
-    pub telemetry: Option<String>,
+    /// Logs, traces, metrics, profiles.
+    pub observability: Observability,
     /// Most connections served at once.
     pub max_connections: usize,
 }
@@ -117,8 +120,8 @@ pub struct Addresses {
 /// Name service for the clients.
 #[derive(Clone, Debug)]
 pub struct Dns {
-    /// Names that a client gets (Go templates over the Connection).
-    pub templates: Vec<String>,
+    /// Names that a client gets.
+    pub templates: Vec<Template>,
     /// Where the workload names are served.
     pub listen: NamesAt,
     /// Name servers handed out besides.
@@ -195,11 +198,15 @@ impl Config {
         let times = read_times(&mut r);
         let addresses = read_addresses(&mut r);
         let dns = read_dns(&mut r);
+        let socket_dir = socket_dir(name.as_ref(), setting.as_ref());
+        let client_info = read_client_info(&mut r);
         let config = (|r: &mut Reader<'_>| {
             let config = Self {
                 labels: r.read("NSM_LABELS", labels)?,
                 request_labels: r.read("NSM_REQUEST_LABELS", labels)?,
-                listen_on: r.read("NSM_LISTEN_ON", listen_on(name.as_ref()))?,
+                listen_on: r.read("NSM_LISTEN_ON", listen_on(&socket_dir.path))?,
+                socket_dir: socket_dir.is_fresh.then_some(socket_dir.path),
+                client_info: client_info?,
                 advertise: r.read("CARRICK_ADVERTISE", optional_url)?,
                 domains: r.read("CARRICK_DOMAINS", domains)?,
                 insecure: r.read("NSM_INSECURE", boolean)?,
@@ -207,8 +214,7 @@ impl Config {
                 unregister_itself: r.read("NSM_UNREGISTER_ITSELF", boolean)?,
                 state_dir: r.read("CARRICK_STATE_DIR", carrick_config::optional_path)?,
                 admin: r.read("CARRICK_ADMIN", admin)?,
-                log_level: r.read("NSM_LOG_LEVEL", text)?,
-                telemetry: read_telemetry(r)?.0,
+                observability: Observability::read(r)?,
                 max_connections: r.read("CARRICK_MAX_CONNECTIONS", number(1..=1_000_000))?,
                 name: name?,
                 services: services?,
@@ -220,9 +226,18 @@ impl Config {
                 dns: dns?,
             };
             config.check(r);
-            Some(config.with_admin())
+            Some(config.with_client_info().with_admin())
         })(&mut r);
         r.finish(config)
+    }
+
+    /// Labels that were given stay (NSM `clientinfo`).
+    fn with_client_info(mut self) -> Self {
+        for (key, value) in &self.client_info.0 {
+            let labels = &mut self.request_labels.0;
+            labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        self
     }
 
     /// Beside the state, unless something else was said.
@@ -297,7 +312,11 @@ fn read_setting(r: &mut Reader<'_>) -> Option<Setting> {
     let connect_to = r.read("NSM_CONNECT_TO", optional_url);
     let registry = r.read("CARRICK_REGISTRY_URL", optional_url);
     let serve = r.read("CARRICK_REGISTRY_LISTEN_ON", list(url));
-    match (connect_to?, registry?) {
+    let connect_to = match connect_to? {
+        None if is_in_a_mesh(r) => optional_url(MANAGER).ok()?,
+        given => given,
+    };
+    match (connect_to, registry?) {
         (Some(_), Some(registry)) => {
             let either = "set together with NSM_CONNECT_TO: a manager brings its registry";
             r.mistake(Invalid::new("CARRICK_REGISTRY_URL", registry, either));
@@ -309,6 +328,38 @@ fn read_setting(r: &mut Reader<'_>) -> Option<Setting> {
             serve_registry_on: serve?,
         }),
     }
+}
+
+/// Where NSM's programs look for the manager unless they are told otherwise.
+const MANAGER: &str = "unix:///var/lib/networkservicemesh/nsm.io.sock";
+
+/// Whether nothing says how the endpoint stands, but it was started as NSM's
+/// endpoints are: those do not run without a SPIFFE Workload API. It does not
+/// depend on whether the manager is there yet, which would make the outcome a
+/// matter of who starts first.
+fn is_in_a_mesh(r: &Reader<'_>) -> bool {
+    let is_given = |name| r.given(name).is_some_and(|text| !text.trim().is_empty());
+    r.given("NSM_CONNECT_TO").is_none()
+        && is_given("SPIFFE_ENDPOINT_SOCKET")
+        && !is_given("CARRICK_REGISTRY_URL")
+        && !is_given("CARRICK_REGISTRY_LISTEN_ON")
+}
+
+/// What NSM's `clientinfo` makes of the environment.
+fn read_client_info(r: &mut Reader<'_>) -> Option<Labels> {
+    let names = [
+        ("NODE_NAME", "nodeName"),
+        ("POD_NAME", "podName"),
+        ("CLUSTER_NAME", "clusterName"),
+    ];
+    let mut info = Labels::default();
+    for (variable, label) in names {
+        let value = r.read(variable, text)?;
+        if !value.is_empty() {
+            info.0.insert(label.to_owned(), value);
+        }
+    }
+    Some(info)
 }
 
 fn read_agent(r: &mut Reader<'_>, setting: Option<&Setting>) -> Option<AgentKind> {
@@ -402,21 +453,11 @@ fn read_dns(r: &mut Reader<'_>) -> Option<Dns> {
     let some_address =
         |text: &str| address(text)?.ok_or_else(|| Invalid::new("", text, "an IP address"));
     Some(Dns {
-        templates: r.read("NSM_DNS_TEMPLATES", list(text))?,
+        templates: r.read("NSM_DNS_TEMPLATES", list(template))?,
         listen: r.read("CARRICK_DNS_LISTEN", names_at)?,
         name_servers: r.read("CARRICK_NAME_SERVERS", list(some_address))?,
         zones: r.read("CARRICK_DNS_ZONES", list(text))?,
     })
-}
-
-/// Where traces go, if anywhere.
-struct Traces(Option<String>);
-
-/// Traces are sent only where `TELEMETRY` says so (NSM `opentelemetry.IsEnabled`).
-fn read_telemetry(r: &mut Reader<'_>) -> Option<Traces> {
-    let on = r.read("TELEMETRY", boolean)?;
-    let endpoint = r.read("NSM_OPEN_TELEMETRY_ENDPOINT", text)?;
-    Some(Traces(on.then_some(endpoint)))
 }
 
 fn url(text: &str) -> Result<Url, Invalid> {
@@ -459,14 +500,6 @@ fn mtu(text: &str) -> Result<Mtu, Invalid> {
     Mtu::new(bytes)
 }
 
-fn positive(text: &str) -> Result<Duration, Invalid> {
-    let time = duration(text)?;
-    if time.is_zero() {
-        return Err(Invalid::new("", text, "a time longer than zero"));
-    }
-    Ok(time)
-}
-
 fn at_least_one<T>(
     item: impl Fn(&str) -> Result<T, Invalid>,
 ) -> impl Fn(&str) -> Result<Vec<T>, Invalid> {
@@ -479,10 +512,39 @@ fn at_least_one<T>(
     }
 }
 
-/// Where to listen: URLs, or (NSM's form) the name of a socket file, which then
-/// stands in the endpoint's directory below `/run/carrick`.
-fn listen_on(name: Option<&EndpointName>) -> impl Fn(&str) -> Result<Vec<Url>, Invalid> {
-    let directory = format!("/run/carrick/{}", name.map_or("nse", EndpointName::as_str));
+fn template(text: &str) -> Result<Template, Invalid> {
+    let expected =
+        "a template of names, such as {{ index .Labels \"podName\" }}.{{ .NetworkService }}.";
+    text.parse()
+        .map_err(|error: TemplateError| Invalid::new("", error, expected))
+}
+
+/// Where a socket is of which only the file's name was given.
+struct SocketDir {
+    path: PathBuf,
+    /// It is this process's alone.
+    is_fresh: bool,
+}
+
+/// In a mesh, where the registration tells the socket, it is a fresh directory,
+/// as NSM's endpoints make one: no two processes meet there. Stand-alone clients
+/// have to know it beforehand.
+fn socket_dir(name: Option<&EndpointName>, setting: Option<&Setting>) -> SocketDir {
+    let name = name.map_or("nse", EndpointName::as_str).replace('/', "_");
+    match setting {
+        Some(Setting::Mesh(_)) => SocketDir {
+            path: std::env::temp_dir().join(format!("{name}-{:016x}", fastrand::u64(..))),
+            is_fresh: true,
+        },
+        Some(Setting::StandAlone { .. }) | None => SocketDir {
+            path: PathBuf::from(format!("/run/carrick/{name}")),
+            is_fresh: false,
+        },
+    }
+}
+
+/// Where to listen: URLs, or (NSM's form) the name of a socket file in `directory`.
+fn listen_on(directory: &Path) -> impl Fn(&str) -> Result<Vec<Url>, Invalid> {
     move |text| {
         let item = |text: &str| {
             if text.contains("://") || text.contains(':') {
@@ -490,7 +552,7 @@ fn listen_on(name: Option<&EndpointName>) -> impl Fn(&str) -> Result<Vec<Url>, I
             } else if text.contains('/') {
                 Err(Invalid::new("", text, "a URL or the name of a socket file"))
             } else {
-                Ok(Url::Unix(PathBuf::from(&directory).join(text)))
+                Ok(Url::Unix(directory.join(text)))
             }
         };
         at_least_one(item)(text)

@@ -1,4 +1,7 @@
-use carrick_config::{LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, TELEMETRY, Variable};
+use carrick_config::{
+    LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, PPROF_ENABLED, PPROF_LISTEN_ON,
+    TELEMETRY, Variable,
+};
 
 macro_rules! table {
     ($($name:literal = $default:literal, $meaning:literal;)+ $($common:path,)*) => {
@@ -12,8 +15,8 @@ pub const VARIABLES: &[Variable] = table! {
     "NSM_SERVICE_NAMES" = "vL3", "Network services that are served, with commas between them; peers are looked for under the first.";
     "NSM_LABELS" = "", "Labels of the endpoint, `key:value,key:value`.";
     "NSM_REQUEST_LABELS" = "", "Labels of the endpoint's own connections to its peers.";
-    "NSM_CONNECT_TO" = "", "URL of the NSM manager. Empty: stand-alone, the endpoint is its own forwarder.";
-    "NSM_LISTEN_ON" = "listen.on.sock", "Where to listen: URLs (`unix://`, `tcp://`) with commas between them, or the name of a socket file below `/run/carrick/<name>`.";
+    "NSM_CONNECT_TO" = "", "URL of the NSM manager. Empty: stand-alone, the endpoint is its own forwarder. Not set: NSM's default, `unix:///var/lib/networkservicemesh/nsm.io.sock`, if `SPIFFE_ENDPOINT_SOCKET` is set, without which NSM's programs do not run, and neither `CARRICK_REGISTRY_URL` nor `CARRICK_REGISTRY_LISTEN_ON` is; else as empty.";
+    "NSM_LISTEN_ON" = "listen.on.sock", "Where to listen: URLs (`unix://`, `tcp://`) with commas between them, or the name of a socket file: in a mesh in a fresh directory, which the registration tells, stand-alone in `/run/carrick/<name>`.";
     "CARRICK_ADVERTISE" = "", "URL that is registered; empty: the first TCP address listened on, else the first.";
     "CARRICK_REGISTRY_URL" = "", "Stand-alone: the domain's registry. Empty: the endpoint brings its own.";
     "CARRICK_REGISTRY_LISTEN_ON" = "", "Stand-alone: where the endpoint's own registry is served for others, URLs with commas between them.";
@@ -24,7 +27,7 @@ pub const VARIABLES: &[Variable] = table! {
     "NSM_DIAL_TIMEOUT" = "5s", "Longest wait for a transport connection.";
     "NSM_REQUEST_TIMEOUT" = "15s", "Longest wait for the answer to one of the endpoint's own Requests.";
     "NSM_MAX_TOKEN_LIFETIME" = "10m", "Longest life of a path token; clients refresh well within it.";
-    "NSM_IDLE_TIMEOUT" = "0", "The endpoint ends by itself after this time without a connection; 0 is never.";
+    "NSM_IDLE_TIMEOUT" = "0", "The endpoint ends by itself after this time without a client; links to other endpoints do not count; 0 is never.";
     "NSM_LIVENESS_CHECK_ENABLED" = "true", "Whether the data path to each peer is probed.";
     "NSM_LIVENESS_CHECK_INTERVAL" = "300ms", "Time between two probes of a peer, longer with more than 15 of them; three lost ones make it dead.";
     "NSM_LIVENESS_CHECK_TIMEOUT" = "400ms", "Longest wait for the answer to a probe.";
@@ -39,7 +42,9 @@ pub const VARIABLES: &[Variable] = table! {
     "CARRICK_DNS_LISTEN" = "", "Where workload names are served: `address:port`, or `:port` for the endpoint's own addresses; peers are asked at that port, too. Empty: `:53`.";
     "CARRICK_NAME_SERVERS" = "", "Name servers that clients are told of besides.";
     "CARRICK_DNS_ZONES" = "", "Search domains of those name servers.";
-    "NODE_NAME" = "", "Name of the node; two endpoints of one node are joined by veth, others by VXLAN. Empty: known by its boot.";
+    "NODE_NAME" = "", "Name of the node, also label `nodeName` of the endpoint and its connections; two endpoints of one node are joined by veth, others by VXLAN. Empty: known by its boot.";
+    "POD_NAME" = "", "Label `podName` of the endpoint and its connections.";
+    "CLUSTER_NAME" = "", "Label `clusterName` of the endpoint and its connections.";
     "CARRICK_TUNNEL_IP" = "", "Underlay address of this node for tunnels. Empty: no links to other nodes.";
     "CARRICK_UNDERLAY_MTU" = "1500", "Largest packet of the underlay in bytes, 1280 to 65535.";
     "CARRICK_VXLAN_PORT" = "4789", "UDP port of VXLAN.";
@@ -51,4 +56,7 @@ pub const VARIABLES: &[Variable] = table! {
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
+    METRICS_EXPORT_INTERVAL,
+    PPROF_ENABLED,
+    PPROF_LISTEN_ON,
 };

@@ -106,3 +106,81 @@ fn prefixes_of_its_own_lie_in_the_network() {
             .contains("inside CARRICK_NETWORKS")
     );
 }
+
+#[test]
+fn who_is_started_as_an_nsm_endpoint_is_part_of_the_mesh() {
+    let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spire/agent.sock");
+    let setting = |settings: &[(&'static str, &'static str)]| {
+        let mut all = vec![OWN_PREFIX, ("NSM_INSECURE", "true")];
+        all.extend_from_slice(settings);
+        read(&all).unwrap().setting
+    };
+    let manager = "unix:///var/lib/networkservicemesh/nsm.io.sock";
+    assert_eq!(setting(&[spiffe]), Setting::Mesh(manager.parse().unwrap()));
+    let given = setting(&[spiffe, ("NSM_CONNECT_TO", "unix:///other")]);
+    assert_eq!(given, Setting::Mesh("unix:///other".parse().unwrap()));
+    for alone in [
+        &[][..],
+        &[("SPIFFE_ENDPOINT_SOCKET", "")],
+        &[spiffe, ("NSM_CONNECT_TO", "")],
+        &[spiffe, ("CARRICK_REGISTRY_URL", "unix:///run/r.sock")],
+        &[spiffe, ("CARRICK_REGISTRY_LISTEN_ON", "unix:///run/r.sock")],
+    ] {
+        let setting = setting(alone);
+        assert!(matches!(setting, Setting::StandAlone { .. }), "{alone:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_socket_file_is_one_in_a_fresh_directory_of_a_mesh() {
+    let dir = |settings: &[(&'static str, &'static str)]| {
+        let mut all = vec![OWN_PREFIX, ("NSM_NAME", "nse/1")];
+        all.extend_from_slice(settings);
+        let config = read(&all).unwrap();
+        match &config.listen_on[..] {
+            [Url::Unix(path)] => {
+                assert_eq!(path.file_name(), Some("listen.on.sock".as_ref()));
+                (path.parent().unwrap().to_owned(), config.socket_dir)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(dir(&[]), ("/run/carrick/nse_1".into(), None));
+    let mesh = [("NSM_CONNECT_TO", "unix:///run/nsm.sock")];
+    let ((first, own), (second, _)) = (dir(&mesh), dir(&mesh));
+    assert_ne!(first, second);
+    assert_eq!(own, Some(first.clone()));
+    assert!(first.to_string_lossy().contains("/nse_1-"), "{first:?}");
+}
+
+#[test]
+fn node_pod_and_cluster_are_labels_unless_they_are_given() {
+    let config = read(&[
+        OWN_PREFIX,
+        ("NODE_NAME", "n1"),
+        ("POD_NAME", "nse-1"),
+        ("CLUSTER_NAME", "west"),
+        ("NSM_REQUEST_LABELS", "podName:other,app:vl3"),
+    ]);
+    let labels = config.unwrap().request_labels;
+    let expected = [
+        ("nodeName", "n1"),
+        ("podName", "other"),
+        ("clusterName", "west"),
+        ("app", "vl3"),
+    ];
+    assert_eq!(labels, expected.into_iter().collect());
+}
+
+#[test]
+fn templates_of_names_are_read_with_the_other_settings() {
+    let templates = "{{ index .Labels \"podName\" }}.{{ target .NetworkService }}.{{ domain .NetworkService }}.,{{ .Labels.app }}.vl3.";
+    let config = read(&[OWN_PREFIX, ("NSM_DNS_TEMPLATES", templates)]);
+    assert_eq!(config.unwrap().dns.templates.len(), 2);
+    let wrong = ("NSM_DNS_TEMPLATES", "{{ upper .NetworkService }}.");
+    let mistakes = read(&[OWN_PREFIX, wrong, ("NSM_DIAL_TIMEOUT", "5")]).unwrap_err();
+    let told = mistakes.to_string();
+    assert!(told.contains("NSM_DNS_TEMPLATES"), "{told}");
+    assert!(told.contains("upper"), "{told}");
+    assert_eq!(mistakes.0.len(), 2);
+}

@@ -104,15 +104,12 @@ pub(super) fn register(
 ) -> registry::Registration {
     let config = &parts.config;
     let mut labels = config.labels.clone();
-    let own = [
-        (
-            registry::Endpoint::KEY_LABEL,
-            parts.identity.public_key_text(),
-        ),
-        (Mechanism::NODE_NAME, config.node.name.clone()),
-    ];
-    for (key, value) in own {
-        labels.0.insert(key.to_owned(), value);
+    let key = registry::Endpoint::KEY_LABEL.to_owned();
+    labels.0.insert(key, parts.identity.public_key_text());
+    // A node without a name is known, too, but not to clients.
+    let node = [(Mechanism::NODE_NAME.to_owned(), config.node.name.clone())];
+    for (key, value) in config.client_info.0.clone().into_iter().chain(node) {
+        labels.0.entry(key).or_insert(value);
     }
     let mut endpoint = registry::Endpoint::new(config.name.clone(), config.services.clone());
     endpoint.labels = config

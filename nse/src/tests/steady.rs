@@ -1,7 +1,34 @@
+use std::time::Duration;
+
 use carrick_agent::Change;
+use carrick_chain::elements::OnIdle;
 use carrick_chain::testing::soon;
+use tokio::time::timeout;
 
 use super::world::{Neighbor, World, client, vxlan};
+use crate::serving;
+
+#[tokio::test]
+async fn links_to_other_endpoints_do_not_keep_an_endpoint_that_has_no_clients() {
+    let neighbor = Neighbor::new();
+    let world = World::new(&neighbor).await;
+    let on_idle = OnIdle::new(Duration::from_millis(20)).unwrap();
+    let chain = serving::chain(&world.parts, Some(on_idle.clone()));
+    let endpoint = carrick_chain::Endpoint::new(world.options(), chain);
+    let of_peer = neighbor.request(vxlan("192.0.2.2", 7));
+    let peer = endpoint.request(of_peer, soon()).await.unwrap();
+    let own = endpoint.request(client("1"), soon()).await.unwrap();
+    let mut idle = Box::pin(on_idle.idle());
+    assert!(
+        timeout(Duration::from_millis(200), &mut idle)
+            .await
+            .is_err()
+    );
+    endpoint.close(own).await.unwrap();
+    idle.await;
+    let refused = endpoint.request(peer, soon()).await.unwrap_err();
+    assert_eq!(refused.source.to_string(), "endpoint expired");
+}
 
 #[tokio::test]
 async fn a_hundred_refreshes_change_nothing() {

@@ -97,7 +97,7 @@ impl World {
     }
 
     pub(super) fn chain(&self) -> Chain {
-        serving::chain(&self.parts, None).unwrap()
+        serving::chain(&self.parts, None)
     }
 
     pub(super) fn options(&self) -> EndpointOptions {
