@@ -2,25 +2,26 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carrick_agent::{Agent, Kernel};
-use carrick_chain::{Chain, Client, ClientOptions};
+use carrick_chain::{Chain, Client, ClientOptions, Liveness};
 use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_passing};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem, UnixSignals};
 use carrick_link::own_netns;
-use carrick_telemetry::{Address, Admin, Metrics, Options, Readiness, Telemetry};
+use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness, Telemetry};
 use carrick_types::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::error::causes;
+use crate::excluded::Excluded;
 use crate::kept::{Kept, Shared};
 use crate::liveness::DataPath;
 use crate::metrics::Counters;
 use crate::wanted::connections;
-use crate::{Config, ConnectionStatus, Error, Status};
+use crate::{Config, ConnectionStatus, Error, Status, Wanted};
 
 /// Probes without an answer in a row after which a data path is dead.
-const MISSES: u32 = 3;
+pub(crate) const MISSES: u32 = 3;
 
 /// Time for the admin listener to answer what it was asked, and for the last
 /// traces to leave.
@@ -34,14 +35,8 @@ const LAST: Duration = Duration::from_secs(2);
 ///
 /// See [`Error`]; nothing was asked for yet.
 pub async fn run(config: Config) -> Result<Outcome, Error> {
-    let telemetry = Telemetry::install(&Options {
-        service: "nsc".to_owned(),
-        instance: config.name.clone(),
-        log_level: config.log_level.clone(),
-        traces: config.telemetry.clone(),
-        ..Options::default()
-    })
-    .map_err(Error::Telemetry)?;
+    let options = Options::new("nsc", &config.name, &config.observability);
+    let telemetry = Telemetry::install(&options).map_err(Error::Telemetry)?;
     let signals = UnixSignals::new().map_err(Error::Signals)?;
     let stop = CancellationToken::new();
     let level = telemetry.level();
@@ -122,12 +117,18 @@ impl Nsc {
         let mut lifecycle = Lifecycle::new(self.config.grace);
         // The order of these is the order of shutdown.
         let ready = lifecycle.subsystem("readiness", LAST);
+        let names = lifecycle.subsystem("names", LAST);
         let connections = lifecycle.subsystem("connections", self.config.grace);
         let admin = lifecycle.subsystem("admin", LAST);
 
         let kept: Vec<Kept> = self.kept(&shared, &readiness).collect();
         serve_until_shutdown(&ready, &readiness);
+        let outlets = Outlets::new("nsc", &self.config.name, &self.config.observability);
+        let told = outlets.run(metrics.clone(), admin.token());
+        admin.spawn("metrics and profiles", told);
         self.open_admin(&admin, metrics, readiness).await?;
+        let dns = self.config.local_dns.clone();
+        names.spawn("names", dns.run(self.watch(), names.token()));
         for kept in kept {
             connections.spawn_fatal("connection", kept.run(connections.token()));
         }
@@ -150,13 +151,18 @@ impl Nsc {
         let remote = RemoteEndpoint::new(channel, Arc::clone(&tokens));
         let mut options =
             ClientOptions::new(&config.name, tokens).request_timeout(config.request_timeout);
+        let probe = config
+            .liveness
+            .map(|times| DataPath::new(Arc::clone(&agent), times.timeout))
+            .map(|path| Arc::new(path) as Arc<dyn Liveness>);
         if let Some(times) = config.liveness {
             options = options
                 .liveness(DataPath::new(agent, times.timeout))
                 .liveness_every(times.interval, times.timeout, MISSES);
         }
         Ok(Shared {
-            client: Client::new(options, Chain::default(), remote.clone()),
+            client: Client::new(options, self.chain(), remote.clone()),
+            data_path: probe,
             remote,
             request_timeout: config.request_timeout,
             // The rest is for what comes after.
@@ -164,6 +170,20 @@ impl Nsc {
             counters: Counters::register(metrics),
             board: Arc::clone(&self.board),
         })
+    }
+
+    /// The elements of a connection, in their order of action.
+    fn chain(&self) -> Chain {
+        let in_group = |service: &Wanted| {
+            let groups = self.config.awareness_groups.iter();
+            groups
+                .enumerate()
+                .find(|(_, members)| members.iter().any(|member| member.is_same(service)))
+        };
+        let services = self.config.services.iter().zip(&self.wanted);
+        let groups = services
+            .filter_map(|(service, wanted)| Some((wanted.id.clone(), in_group(service)?.0)));
+        Chain::default().then(Excluded::new(groups.collect()))
     }
 
     fn kept(&self, shared: &Arc<Shared>, readiness: &Readiness) -> impl Iterator<Item = Kept> {

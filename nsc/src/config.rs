@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use carrick_config::{
-    LOG_LEVEL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Reader, Source, TELEMETRY, Variable,
+    LOG_LEVEL, METRICS_EXPORT_INTERVAL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Observability,
+    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, Source, TELEMETRY, Variable,
 };
-use carrick_config::{boolean, duration, labels, list, optional_path, text};
+use carrick_config::{boolean, labels, list, optional_path, positive, text};
 use carrick_grpc::Url;
 use carrick_types::{ConnectionId, Invalid, Labels};
 
+use crate::awareness::groups;
+use crate::dns::{LocalDns, Switch};
 use crate::service::Wanted;
 
 /// Every setting of a client. Names without `CARRICK_` are NSM's.
@@ -27,7 +30,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "NSM_NETWORK_SERVICES",
         default: "",
-        meaning: "Services to request, with commas between them: `kernel://service[@domain]/interface?label=value&label=value`.",
+        meaning: "Services to request, with commas between them: `kernel://service[@domain]/interface?label=value&label=value`; without an interface it has a name made of the service's.",
     },
     Variable {
         name: "NSM_LABELS",
@@ -38,6 +41,26 @@ pub const VARIABLES: &[Variable] = &[
         name: "NSM_MECHANISM",
         default: "kernel",
         meaning: "Mechanism of services that name none; only `kernel` is supported.",
+    },
+    Variable {
+        name: "NSM_AWARENESS_GROUPS",
+        default: "",
+        meaning: "Services of which one may give what another has given: `[kernel://a/nsm-1,kernel://b/nsm-2],[…]`, each by service and interface. What services that share no group have given is excluded from each other's Requests, and an answer with such an address is refused.",
+    },
+    Variable {
+        name: "NSM_LOCAL_DNS_SERVER_ENABLED",
+        default: "true",
+        meaning: "Whether a name server for this pod alone is run: it asks endpoints for the names that they serve and the former servers for the rest, and `resolv.conf` points to it while endpoints serve names. Not set: only where that file is the container's own (a mount), so that by hand a machine's is left alone, with a warning.",
+    },
+    Variable {
+        name: "NSM_LOCAL_DNS_SERVER_ADDRESS",
+        default: "127.0.0.1:53",
+        meaning: "Where it listens, `address:port`.",
+    },
+    Variable {
+        name: "CARRICK_RESOLV_CONF",
+        default: "/etc/resolv.conf",
+        meaning: "The file that tells programs where to ask for names; at the end, and at the next start after a crash, it is as before.",
     },
     Variable {
         name: "NSM_INSECURE",
@@ -112,6 +135,9 @@ pub const VARIABLES: &[Variable] = &[
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
+    METRICS_EXPORT_INTERVAL,
+    PPROF_ENABLED,
+    PPROF_LISTEN_ON,
 ];
 
 /// A valid configuration of a client.
@@ -123,6 +149,10 @@ pub struct Config {
     pub connect_to: Url,
     /// What is requested.
     pub services: Vec<Wanted>,
+    /// Services that know of each other, group by group.
+    pub awareness_groups: Vec<Vec<Wanted>>,
+    /// The name server of this pod.
+    pub local_dns: LocalDns,
     /// Labels of every connection, those of pod, node and cluster among them.
     pub labels: Labels,
     /// Name of the node; empty where it has none.
@@ -145,10 +175,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// Where the admin listener is.
     pub admin: Option<Url>,
-    /// Log level.
-    pub log_level: String,
-    /// Where traces go.
-    pub telemetry: Option<String>,
+    /// Logs, traces, metrics, profiles.
+    pub observability: Observability,
 }
 
 impl Config {
@@ -185,6 +213,8 @@ impl Config {
         let services = read_services(r);
         let liveness = read_liveness(r);
         let labels = read_labels(r);
+        let awareness_groups = read_groups(r, services.as_deref());
+        let local_dns = read_local_dns(r);
         r.read("NSM_MECHANISM", |text| match text {
             "kernel" | "KERNEL" => Ok(()),
             _ => Err(Invalid::new("", text, "kernel")),
@@ -199,14 +229,15 @@ impl Config {
                 grace: r.read("CARRICK_SHUTDOWN_GRACE", positive)?,
                 state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
                 admin: r.read("CARRICK_ADMIN", optional_url)?,
-                log_level: r.read("NSM_LOG_LEVEL", text)?,
-                telemetry: read_telemetry(r)?,
+                observability: Observability::read(r)?,
                 node: r.read("NODE_NAME", text)?,
                 name: name?,
                 connect_to: connect_to?,
                 services: services?,
                 labels: labels?,
                 liveness: liveness?,
+                awareness_groups: awareness_groups?,
+                local_dns: local_dns?,
             })
         })();
         if let Some(config) = &config
@@ -250,17 +281,6 @@ fn read_labels(r: &mut Reader<'_>) -> Option<Labels> {
     Some(all)
 }
 
-/// Traces are sent only where `TELEMETRY` says so (NSM `opentelemetry.IsEnabled`).
-#[expect(
-    clippy::option_option,
-    reason = "a mistake is not the same as no traces"
-)]
-fn read_telemetry(r: &mut Reader<'_>) -> Option<Option<String>> {
-    let on = r.read("TELEMETRY", boolean)?;
-    let endpoint = r.read("NSM_OPEN_TELEMETRY_ENDPOINT", text)?;
-    Some(on.then_some(endpoint))
-}
-
 /// What is missing only shows at the end: a default is never a mistake.
 fn read_services(r: &mut Reader<'_>) -> Option<Vec<Wanted>> {
     const NAME: &str = "NSM_NETWORK_SERVICES";
@@ -277,19 +297,46 @@ fn read_services(r: &mut Reader<'_>) -> Option<Vec<Wanted>> {
     Some(services)
 }
 
+/// A group that names what is not requested would have no effect.
+fn read_groups(r: &mut Reader<'_>, services: Option<&[Wanted]>) -> Option<Vec<Vec<Wanted>>> {
+    const NAME: &str = "NSM_AWARENESS_GROUPS";
+    let groups = r.read(NAME, groups)?;
+    for member in groups.iter().flatten() {
+        let is_requested = |services: &[Wanted]| services.iter().any(|s| s.is_same(member));
+        if !services.is_none_or(is_requested) {
+            let text = format!("{}/{}", member.service, member.interface);
+            let expected = "a service and interface of NSM_NETWORK_SERVICES";
+            r.mistake(Invalid::new(NAME, text, expected));
+        }
+    }
+    Some(groups)
+}
+
+fn read_local_dns(r: &mut Reader<'_>) -> Option<LocalDns> {
+    const ENABLED: &str = "NSM_LOCAL_DNS_SERVER_ENABLED";
+    let enabled = r.read(ENABLED, boolean)?;
+    let listen = r.read("NSM_LOCAL_DNS_SERVER_ADDRESS", |text| {
+        text.parse()
+            .map_err(|_| Invalid::new("", text, "address:port, such as 127.0.0.1:53"))
+    })?;
+    let resolv_conf = r.read("CARRICK_RESOLV_CONF", text)?;
+    let switch = match (enabled, r.given(ENABLED)) {
+        (false, _) => Switch::Off,
+        (true, Some(_)) => Switch::On,
+        (true, None) => Switch::OwnFile,
+    };
+    Some(LocalDns {
+        switch,
+        listen,
+        resolv_conf: resolv_conf.into(),
+    })
+}
+
 fn optional_url(text: &str) -> Result<Option<Url>, Invalid> {
     Some(text)
         .filter(|text| !text.is_empty())
         .map(str::parse)
         .transpose()
-}
-
-fn positive(text: &str) -> Result<Duration, Invalid> {
-    let time = duration(text)?;
-    if time.is_zero() {
-        return Err(Invalid::new("", text, "a time longer than zero"));
-    }
-    Ok(time)
 }
 
 #[cfg(test)]
@@ -315,6 +362,39 @@ mod tests {
         assert!(read(&[("NSM_NETWORK_SERVICES", "kernel://a/nsm-1,kernel://b/nsm-1")]).is_err());
         let config = read(&[("NSM_NETWORK_SERVICES", "kernel://a/nsm-1,kernel://b/nsm-2")]);
         assert_eq!(config.unwrap().services.len(), 2);
+    }
+
+    #[test]
+    fn awareness_groups_are_of_what_is_requested() {
+        let services = (
+            "NSM_NETWORK_SERVICES",
+            "kernel://a/nsm-1?app=web,kernel://b/nsm-2",
+        );
+        let groups = (
+            "NSM_AWARENESS_GROUPS",
+            "[kernel://a/nsm-1,kernel://b/nsm-2]",
+        );
+        let config = read(&[services, groups]).unwrap();
+        assert_eq!(config.awareness_groups[0].len(), 2);
+        let other = (
+            "NSM_AWARENESS_GROUPS",
+            "[kernel://a/nsm-1,kernel://c/nsm-3]",
+        );
+        let error = read(&[services, other]).unwrap_err().to_string();
+        assert!(error.contains("c/nsm-3"), "{error}");
+    }
+
+    #[test]
+    fn a_name_server_is_run_as_said_and_unsaid_where_the_file_is_the_containers_own() {
+        let switch = |settings: &[(&'static str, &'static str)]| {
+            let mut all = vec![("NSM_NETWORK_SERVICES", "vl3/nsm-1")];
+            all.extend_from_slice(settings);
+            read(&all).unwrap().local_dns.switch
+        };
+        let enabled = |value| switch(&[("NSM_LOCAL_DNS_SERVER_ENABLED", value)]);
+        assert_eq!(switch(&[]), Switch::OwnFile);
+        assert_eq!(enabled("true"), Switch::On);
+        assert_eq!(enabled("false"), Switch::Off);
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use carrick_chain::{Client, ClientConnection, ClientState, ClientStatus, Remote};
+use carrick_chain::{Client, ClientConnection, ClientState, ClientStatus, Liveness, Remote};
 use carrick_grpc::{RemoteEndpoint, RemoteError};
 use carrick_telemetry::Condition;
-use carrick_types::{Connection, ConnectionId};
+use carrick_types::{Connection, ConnectionId, MechanismType, State};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::client::MISSES;
 use crate::error::causes;
 use crate::metrics::Counters;
 use crate::{ConnectionState, Status};
@@ -31,6 +32,8 @@ pub(crate) enum NotKept {
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) remote: RemoteEndpoint,
+    /// Probes what a former process had; `None` where nothing is probed.
+    pub(crate) data_path: Option<Arc<dyn Liveness>>,
     pub(crate) request_timeout: Duration,
     /// Time for closing; `None` leaves the connections to a successor.
     pub(crate) close_within: Option<Duration>,
@@ -74,6 +77,10 @@ impl Kept {
     async fn begin(&self) -> (ClientConnection, bool) {
         let client = &self.shared.client;
         if let Some(mut existing) = self.existing().await {
+            if existing.state == State::Down && !self.answers(&existing).await {
+                info!(connection.id = %self.wanted.id, "it is down and does not answer, asking for another endpoint");
+                return (client.connect(reselected(&self.wanted, existing)), false);
+            }
             // It names the network namespace by the former process's id.
             existing.mechanism = None;
             match client.adopt(self.wanted.clone(), existing) {
@@ -88,7 +95,7 @@ impl Kept {
         let id = &self.wanted.id;
         let deadline = Instant::now() + self.shared.request_timeout;
         match self.shared.client.existing(id, deadline).await {
-            Ok(Some(existing)) if existing.network_service == self.wanted.network_service => {
+            Ok(Some(existing)) if self.is_wanted(&existing) => {
                 info!(connection.id = %id, "going on with the connection there is");
                 Some(existing)
             }
@@ -102,6 +109,25 @@ impl Kept {
                 None
             }
         }
+    }
+
+    fn is_wanted(&self, existing: &Connection) -> bool {
+        let kind = existing.mechanism.as_ref().map(|mechanism| &mechanism.kind);
+        existing.network_service == self.wanted.network_service
+            && kind.is_none_or(|kind| *kind == MechanismType::Kernel)
+    }
+
+    /// Whether packets still go through to what a former process had.
+    async fn answers(&self, existing: &Connection) -> bool {
+        let Some(data_path) = &self.shared.data_path else {
+            return false;
+        };
+        for _ in 0..MISSES {
+            if data_path.alive(existing).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Closes a connection of this id to another service, asked for under
@@ -192,6 +218,20 @@ impl Kept {
     }
 }
 
+/// What to ask for in place of a connection whose endpoint is lost: it is the
+/// same to those in between, by its path, and new to the endpoint that they
+/// choose. NSM's client asks with the lost one's addresses, which are another
+/// endpoint's or somebody else's by now.
+fn reselected(wanted: &Connection, existing: Connection) -> Connection {
+    let mut path = existing.path;
+    path.index = 0;
+    Connection {
+        path,
+        state: State::ReselectRequested,
+        ..wanted.clone()
+    }
+}
+
 /// Finds out that nobody serves what was adopted: its next hop is there, but
 /// keeps refusing it.
 struct Stuck {
@@ -227,4 +267,161 @@ impl Stuck {
 fn is_answer(error: &carrick_chain::Error) -> bool {
     let remote = error.source.downcast_ref::<RemoteError>();
     remote.is_some_and(RemoteError::is_answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use carrick_chain::testing::TestTokens;
+    use carrick_chain::{
+        Chain, ClientOptions, ConnectionEvent, Error, EventKind, Events, Selector,
+    };
+    use carrick_grpc::{Security, Url, dial};
+    use carrick_telemetry::{Metrics, Readiness};
+    use carrick_types::{EndpointName, Mechanism, MechanismClass, PathSegment, ServiceName};
+    use futures::future::BoxFuture;
+    use futures::{FutureExt, StreamExt, stream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A next hop that holds a connection, and answers whatever it is asked.
+    struct Hop {
+        held: Arc<Connection>,
+        asked: mpsc::Sender<Connection>,
+    }
+
+    impl Remote for Hop {
+        fn request(
+            &self,
+            request: Connection,
+            _: Instant,
+        ) -> BoxFuture<'_, Result<Connection, Error>> {
+            async move {
+                self.asked.send(request.clone()).await.unwrap();
+                Ok(request)
+            }
+            .boxed()
+        }
+
+        fn close(&self, _: Connection, _: Instant) -> BoxFuture<'_, Result<(), Error>> {
+            std::future::ready(Ok(())).boxed()
+        }
+
+        fn monitor(&self, _: Selector) -> BoxFuture<'_, Result<Events, Error>> {
+            let event = ConnectionEvent {
+                kind: EventKind::InitialStateTransfer,
+                connections: vec![Arc::clone(&self.held)],
+            };
+            let events = stream::once(std::future::ready(Ok(event))).chain(stream::pending());
+            std::future::ready(Ok(events.boxed())).boxed()
+        }
+    }
+
+    struct Answers(bool);
+
+    impl Liveness for Answers {
+        fn alive(&self, _: &Connection) -> BoxFuture<'_, bool> {
+            std::future::ready(self.0).boxed()
+        }
+    }
+
+    fn wanted() -> Connection {
+        let service = ServiceName::new("vl3").unwrap();
+        let mut wanted = Connection::new(ConnectionId::new("nsc-0").unwrap(), service);
+        let kernel = Mechanism::new(MechanismClass::Local, MechanismType::Kernel);
+        wanted.preferences.push(kernel);
+        wanted
+    }
+
+    /// What a manager holds of a former process.
+    fn held(state: State) -> Connection {
+        let mut held = wanted();
+        let segment = |name: &str, id: &str| PathSegment {
+            name: name.into(),
+            id: id.into(),
+            ..PathSegment::default()
+        };
+        held.path.segments = vec![segment("nsc", "nsc-0"), segment("nsmgr", "m")];
+        held.path.index = 1;
+        held.endpoint = Some(EndpointName::new("nse-1").unwrap());
+        held.mechanism = held.preferences.first().cloned();
+        let ip = &mut held.context.ip;
+        ip.add_src_addr("172.16.0.7/32".parse().unwrap());
+        held.state = state;
+        held
+    }
+
+    /// The first thing that a client asks for which finds `held`.
+    async fn asked(held: Connection, data_path: Option<bool>) -> Connection {
+        let (asked, mut requests) = mpsc::channel(8);
+        let hop = Hop {
+            held: Arc::new(held),
+            asked,
+        };
+        let mut options = ClientOptions::new("nsc", TestTokens::default());
+        if let Some(answers) = data_path {
+            options = options.liveness(Answers(answers));
+        }
+        let nowhere = Url::unix("/nowhere/nsm.sock");
+        let security = Security::insecure();
+        let channel = dial(&nowhere, &security, Duration::from_secs(1));
+        let tokens: Arc<dyn carrick_chain::Tokens> = Arc::new(TestTokens::default());
+        let readiness = Readiness::new();
+        let status = crate::Status {
+            name: "nsc".into(),
+            connections: Vec::new(),
+        };
+        let shared = Shared {
+            client: Client::new(options, Chain::default(), hop),
+            remote: RemoteEndpoint::new(channel.await.unwrap(), tokens),
+            data_path: data_path.map(|answers| Arc::new(Answers(answers)) as Arc<dyn Liveness>),
+            request_timeout: Duration::from_secs(5),
+            close_within: None,
+            counters: Counters::register(&Metrics::new()),
+            board: Arc::new(watch::Sender::new(status)),
+        };
+        let kept = Kept {
+            shared: Arc::new(shared),
+            wanted: wanted(),
+            number: 0,
+            is_up: readiness.condition("nsc-0"),
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(kept.run(stop.clone()));
+        let first = requests.recv().await.unwrap();
+        stop.cancel();
+        task.await.unwrap().unwrap();
+        first
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_down_and_does_not_answer_is_reselected_without_its_addresses() {
+        for data_path in [Some(false), None] {
+            let asked = asked(held(State::Down), data_path).await;
+            assert_eq!(asked.state, State::ReselectRequested);
+            assert_eq!(asked.context.ip.src_addrs, []);
+            assert_eq!((asked.endpoint, asked.mechanism), (None, None));
+            // Those in between know it by its path.
+            assert_eq!(asked.path.segments[1].id, "m");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_answers_is_gone_on_with_though_it_is_said_to_be_down() {
+        for (state, data_path) in [(State::Down, Some(true)), (State::Up, None)] {
+            let asked = asked(held(state), data_path).await;
+            assert_eq!(asked.state, State::Up);
+            assert_eq!(asked.context, held(state).context);
+            assert_eq!(asked.endpoint, held(state).endpoint);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_by_another_mechanism_is_not_gone_on_with() {
+        let mut other = held(State::Up);
+        other.mechanism = Some(Mechanism::new(MechanismClass::Local, MechanismType::Memif));
+        let asked = asked(other, Some(true)).await;
+        assert_eq!(asked.context, wanted().context);
+        assert_eq!(asked.path.segments.len(), 1);
+    }
 }

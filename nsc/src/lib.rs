@@ -3,12 +3,14 @@
 //!
 //! Read first: [`Config`], and [`Nsc`], which [`run`] runs as a process.
 //!
-//! Limits: the `KERNEL` mechanism only; plaintext only; name servers are
-//! reported under `/status`, but `/etc/resolv.conf` is left alone.
+//! Limits: the `KERNEL` mechanism only; plaintext only.
 
+mod awareness;
 mod client;
 mod config;
+mod dns;
 mod error;
+mod excluded;
 mod kept;
 mod liveness;
 mod metrics;
@@ -19,6 +21,7 @@ mod wanted;
 
 pub use client::{Nsc, run};
 pub use config::{Config, LivenessTimes, VARIABLES};
+pub use dns::{LocalDns, Switch};
 pub use error::Error;
 pub use service::Wanted;
 pub use status::{ConnectionState, ConnectionStatus, DnsStatus, Status};

@@ -3,8 +3,8 @@ use std::str::FromStr;
 use carrick_types::{IfName, Invalid, Labels, ServiceName};
 
 /// A network service that a client wants, written
-/// `[kernel://]service[@domain]/interface?label=value&label=value`
-/// (NSM `NSM_NETWORK_SERVICES`).
+/// `[kernel://]service[@domain][/interface][?label=value&label=value]`
+/// (NSM `NSM_NETWORK_SERVICES`, `nsurl`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The service.
@@ -32,21 +32,53 @@ impl FromStr for Wanted {
             None => text,
         };
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (service, interface) = place.split_once('/').ok_or_else(bad)?;
+        let (service, interface) = place.split_once('/').unwrap_or((place, ""));
         let mut labels = Labels::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').ok_or_else(bad)?;
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (decode(key).ok_or_else(bad)?, decode(value).ok_or_else(bad)?);
-            if key.is_empty() || labels.0.insert(key, value).is_some() {
+            if key.is_empty() {
                 return Err(bad());
             }
+            // As in NSM, a label that comes twice has both values.
+            let known = labels.0.entry(key).and_modify(|known: &mut String| {
+                *known = format!("{known},{value}");
+            });
+            known.or_insert(value);
         }
         Ok(Self {
             service: ServiceName::new(service).map_err(|_| bad())?,
-            interface: IfName::new(interface)?,
+            interface: match interface {
+                "" => made_of(service).ok_or_else(bad)?,
+                interface => IfName::new(interface)?,
+            },
             labels,
         })
     }
+}
+
+impl Wanted {
+    /// Whether both are the same interface to the same service.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.service == other.service && self.interface == other.interface
+    }
+}
+
+/// A name of an interface for a service that names none: ten characters of the
+/// service's and four that tell it from others. NSM takes random ones; these
+/// are the same at the next start, which so finds its interface again.
+fn made_of(service: &str) -> Option<IfName> {
+    // FNV-1a, in 32 bits.
+    let hash = service.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let readable: String = service
+        .chars()
+        .take_while(|c| *c != '@')
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        .take(IfName::MAX - 5)
+        .collect();
+    IfName::new(format!("{readable}-{:04x}", hash & 0xffff)).ok()
 }
 
 /// Text with `%xx` and `+` as in a URL's query (RFC 3986 §2.1).
@@ -87,15 +119,27 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_read_as_nsm_reads_them() {
+        let labels = wanted("vl3/nsm-1?a=1&a=2&b").labels;
+        assert_eq!(labels, [("a", "1,2"), ("b", "")].into_iter().collect());
+    }
+
+    #[test]
+    fn an_interface_that_is_not_named_has_a_lasting_name() {
+        let long = wanted("kernel://my-long-service@west?app=web").interface;
+        assert_eq!(long, wanted("my-long-service@west/").interface);
+        assert!(long.as_str().starts_with("my-long-se-"), "{long}");
+        assert_ne!(long, wanted("my-long-service@east").interface);
+    }
+
+    #[test]
     fn what_cannot_be_served_is_refused() {
         for bad in [
             "",
-            "vl3",
             "memif://vl3/nsm-1",
             "kernel:///nsm-1",
             "vl3/an-interface-name-too-long",
-            "vl3/nsm-1?app",
-            "vl3/nsm-1?a=1&a=2",
+            "vl3/nsm-1?=x",
             "vl3/nsm-1?a=%zz",
         ] {
             assert!(bad.parse::<Wanted>().is_err(), "{bad}");

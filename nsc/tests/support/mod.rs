@@ -63,6 +63,8 @@ impl Place {
             ("NSM_LIVENESS_CHECK_INTERVAL", "10ms"),
             ("CARRICK_STATE_DIR", state.to_str().unwrap()),
             ("NODE_NAME", "node-1"),
+            // The machine's own file is none of a test's business.
+            ("NSM_LOCAL_DNS_SERVER_ENABLED", "false"),
             ("POD_NAME", "web"),
         ]);
         source.extend(settings.iter().copied());
