@@ -1,6 +1,8 @@
 //! The programs: settings, logs, run, exit code.
 
 pub(crate) mod agent;
+#[cfg(test)]
+mod dropin;
 pub(crate) mod ipam;
 pub(crate) mod nsc;
 pub(crate) mod nse;
@@ -69,31 +71,19 @@ pub(crate) async fn with_telemetry(
     code
 }
 
-/// Logs and traces as the settings want them.
-pub(crate) fn options(
-    service: &str,
-    instance: &str,
-    level: &str,
-    traces: Option<String>,
-) -> Options {
-    Options {
-        service: service.into(),
-        instance: instance.into(),
-        log_level: level.into(),
-        traces,
-        ..Options::default()
-    }
-}
-
-/// Settings that every program reads.
+/// Logs and traces of programs that have no table of settings.
 pub(crate) fn common(name: &str) -> Options {
-    let level = Env.text("NSM_LOG_LEVEL").unwrap_or_default();
     let endpoint = Env.text("NSM_OPEN_TELEMETRY_ENDPOINT");
     let on = Env
         .text("TELEMETRY")
         .is_some_and(|text| boolean(&text).unwrap_or(false));
-    let instance = Env.text("NSM_NAME").unwrap_or_else(|| name.to_owned());
-    options(name, &instance, &level, endpoint.filter(|_| on))
+    Options {
+        service: name.to_owned(),
+        instance: Env.text("NSM_NAME").unwrap_or_else(|| name.to_owned()),
+        log_level: Env.text("NSM_LOG_LEVEL").unwrap_or_default(),
+        traces: endpoint.filter(|_| on),
+        ..Options::default()
+    }
 }
 
 /// The settings as they stand at the end of `--help`.

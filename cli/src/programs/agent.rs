@@ -6,16 +6,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use carrick_agent::{AgentMetrics, Kernel, Metered, Server};
 use carrick_config::{
-    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, list, number,
+    Env, LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, Observability, PPROF_ENABLED,
+    PPROF_LISTEN_ON, Reader, TELEMETRY, Variable, list, number,
 };
 use carrick_grpc::Url;
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
-use carrick_telemetry::{Address, Admin, Metrics, Readiness};
+use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness};
 use carrick_types::Invalid;
 use serde_json::json;
 use tracing::info;
 
-use super::{common, settings, told, with_telemetry};
+use super::{settings, told, with_telemetry};
 
 pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
@@ -36,6 +37,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
+    METRICS_EXPORT_INTERVAL,
+    PPROF_ENABLED,
+    PPROF_LISTEN_ON,
 ];
 
 pub(crate) fn help() -> String {
@@ -46,6 +50,7 @@ struct Config {
     socket: PathBuf,
     groups: Vec<u32>,
     admin: Option<Address>,
+    observability: Observability,
 }
 
 fn read() -> Result<Config> {
@@ -63,11 +68,13 @@ fn read() -> Result<Config> {
         list(|text| number(0..=u32::MAX)(text)),
     );
     let admin = r.read("CARRICK_ADMIN", super::optional_address);
+    let observability = Observability::read(&mut r);
     let config = (|| {
         Some(Config {
             socket: socket?,
             groups: groups?,
             admin: admin?,
+            observability: observability?,
         })
     })();
     r.finish(config).map_err(told)
@@ -75,7 +82,8 @@ fn read() -> Result<Config> {
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let config = read()?;
-    with_telemetry(common("agent"), serve(config)).await
+    let options = Options::new("agent", "agent", &config.observability);
+    with_telemetry(options, serve(config)).await
 }
 
 async fn serve(config: Config) -> Result<Outcome> {
@@ -87,9 +95,12 @@ async fn serve(config: Config) -> Result<Outcome> {
     let mut lifecycle = Lifecycle::new(Duration::from_secs(10));
     let calls = lifecycle.subsystem("calls", Duration::from_secs(8));
     let admin = lifecycle.subsystem("admin", Duration::from_secs(1));
+    let metrics = Metrics::new();
+    metrics.section("agent", |section| counted.register(section));
+    let outlets = Outlets::new("agent", "agent", &config.observability);
+    let told = outlets.run(metrics.clone(), admin.token());
+    admin.spawn("metrics and profiles", told);
     if let Some(address) = &config.admin {
-        let metrics = Metrics::new();
-        metrics.section("agent", |section| counted.register(section));
         // It serves from the moment its socket is there.
         let bound = Admin::new(metrics, Readiness::new())
             .with_status("socket", move || json!(config.socket))

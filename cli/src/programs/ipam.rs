@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_config::{
-    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, boolean, duration, list,
+    Env, LOG_LEVEL, METRICS_EXPORT_INTERVAL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Observability,
+    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, Source, TELEMETRY, Variable, boolean, duration, list,
     number, optional_path, prefix, prefixes,
 };
 use carrick_grpc::{Health, Security, Url, listen, serve};
 use carrick_ipam::inspect::{Report, inspect};
 use carrick_ipam::server::{Network, Server, ServerOptions};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
-use carrick_telemetry::{Address, Admin, Metrics, Readiness};
+use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness};
 use carrick_types::{Invalid, Prefix};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::{common, settings, told, with_telemetry};
+use super::{settings, told, with_telemetry};
 
 pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
@@ -68,6 +69,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
+    METRICS_EXPORT_INTERVAL,
+    PPROF_ENABLED,
+    PPROF_LISTEN_ON,
 ];
 
 /// What `carrick ipam` is told.
@@ -89,7 +93,9 @@ enum Command {
     },
 }
 
-struct Config {
+/// Settings of a prefix server.
+#[derive(Debug)]
+pub(super) struct Config {
     insecure: bool,
     listen_on: Vec<Url>,
     networks: Vec<Network>,
@@ -98,14 +104,16 @@ struct Config {
     excluded: Vec<Prefix>,
     state_dir: Option<PathBuf>,
     admin: Option<Address>,
+    observability: Observability,
 }
 
 pub(crate) fn help() -> String {
     settings(VARIABLES)
 }
 
-fn read() -> Result<Config> {
-    let mut r = Reader::new(&Env, VARIABLES);
+/// Reads the settings, or tells all mistakes at once.
+pub(super) fn read(source: &dyn Source) -> Result<Config, Mistakes> {
+    let mut r = Reader::new(source, VARIABLES);
     let listen_on = r.read("NSM_LISTEN_ON", list(str::parse::<Url>));
     let insecure = r.read("NSM_INSECURE", boolean);
     if let (Some(urls), Some(false)) = (&listen_on, insecure) {
@@ -119,17 +127,18 @@ fn read() -> Result<Config> {
             excluded: r.read("CARRICK_EXCLUDED_PREFIXES", list(prefix))?,
             state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
+            observability: Observability::read(r)?,
             listen_on: listen_on?,
             insecure: insecure?,
             networks: networks?,
         })
     })(&mut r);
-    r.finish(config).map_err(told)
+    r.finish(config)
 }
 
 /// The networks with the length of an endpoint's prefix in each.
 fn networks(r: &mut Reader<'_>) -> Option<Vec<Network>> {
-    let prefixes = r.read("NSM_PREFIX", prefixes)?;
+    let prefixes = r.read("NSM_PREFIX", masked_prefixes)?;
     let lengths = r.read(
         "NSM_CLIENT_PREFIX_LEN",
         list(|text| number(1..=127_u8)(text)),
@@ -153,6 +162,20 @@ fn networks(r: &mut Reader<'_>) -> Option<Vec<Network>> {
     Some(networks)
 }
 
+/// Prefixes; bits behind their length are cut off, as NSM's server does it.
+fn masked_prefixes(text: &str) -> Result<Vec<Prefix>, Invalid> {
+    let masked = list(|text| {
+        // An address alone is a mistake, as there.
+        if text.contains('/') {
+            text.parse()
+        } else {
+            prefix(text)
+        }
+    })(text)?;
+    let written: Vec<_> = masked.iter().map(Prefix::to_string).collect();
+    prefixes(&written.join(","))
+}
+
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     if let Some(Command::List { store, json }) = args.command {
         let report = inspect(&store)?;
@@ -166,8 +189,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let config = read()?;
-    with_telemetry(common("ipam"), serve_prefixes(config)).await
+    let config = read(&Env).map_err(told)?;
+    let options = Options::new("ipam", "ipam", &config.observability);
+    with_telemetry(options, serve_prefixes(config)).await
 }
 
 async fn serve_prefixes(config: Config) -> Result<Outcome> {
@@ -185,6 +209,9 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     let (metrics, counted) = (Metrics::new(), options.metrics.clone());
     metrics.section("ipam", |section| counted.register(section));
     metrics.section("store", |section| store.register(section));
+    let outlets = Outlets::new("ipam", "ipam", &config.observability);
+    let told = outlets.run(metrics.clone(), admin.token());
+    admin.spawn("metrics and profiles", told);
     let server = Server::open(&store, options).context("cannot start the prefix server")?;
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
@@ -264,4 +291,18 @@ fn lines<T: Serialize>(entries: &[T]) -> Vec<String> {
         fields.collect::<Vec<_>>().join("  ")
     };
     entries.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_may_be_written_with_the_bits_that_do_not_count() {
+        let network = masked_prefixes("172.16.0.5/16,2001:db8::/64").unwrap();
+        assert_eq!(network[0].to_string(), "172.16.0.0/16");
+        for bad in ["172.16.0.5", "10.0.0.0/8,10.1.0.0/16"] {
+            masked_prefixes(bad).unwrap_err();
+        }
+    }
 }

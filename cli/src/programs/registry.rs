@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_config::{
-    Env, LOG_LEVEL, OPEN_TELEMETRY_ENDPOINT, Reader, TELEMETRY, Variable, boolean, duration, list,
-    optional_path, text,
+    Env, LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, Observability, PPROF_ENABLED,
+    PPROF_LISTEN_ON, Reader, TELEMETRY, Variable, boolean, duration, list, optional_path, text,
 };
 use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
 use carrick_registry::{EndpointQuery, Server, ServiceQuery};
-use carrick_telemetry::{Address, Admin, Metrics, Readiness};
+use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness};
 use carrick_types::Invalid;
 use serde_json::json;
 use tracing::{info, warn};
 
-use super::{common, settings, told, with_telemetry};
+use super::{settings, told, with_telemetry};
 
 pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
@@ -52,6 +52,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
+    METRICS_EXPORT_INTERVAL,
+    PPROF_ENABLED,
+    PPROF_LISTEN_ON,
 ];
 
 struct Config {
@@ -61,6 +64,7 @@ struct Config {
     expire: Duration,
     state_dir: Option<PathBuf>,
     admin: Option<Address>,
+    observability: Observability,
 }
 
 pub(crate) fn help() -> String {
@@ -80,6 +84,7 @@ fn read() -> Result<Config> {
             expire: r.read("NSM_EXPIRE_PERIOD", duration)?,
             state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
+            observability: Observability::read(r)?,
             listen_on: listen_on?,
             insecure: insecure?,
         })
@@ -95,7 +100,8 @@ fn read() -> Result<Config> {
 
 pub(crate) async fn run() -> Result<ExitCode> {
     let config = read()?;
-    with_telemetry(common("registry"), serve_registry(config)).await
+    let options = Options::new("registry", &config.name, &config.observability);
+    with_telemetry(options, serve_registry(config)).await
 }
 
 async fn serve_registry(config: Config) -> Result<Outcome> {
@@ -120,6 +126,9 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     let metrics = Metrics::new();
     metrics.section("registry", |section| server.register(section));
     metrics.section("store", |section| store.register(section));
+    let outlets = Outlets::new("registry", &config.name, &config.observability);
+    let told = outlets.run(metrics.clone(), admin.token());
+    admin.spawn("metrics and profiles", told);
     let state = config.state_dir.as_deref();
     let admin_address = super::admin_address(config.admin.clone(), state, &config.name);
     if let Some(address) = &admin_address {
