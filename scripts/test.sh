@@ -79,7 +79,7 @@ need_tools() {
 }
 
 # The tests that load no packet program.
-without_bpf=(agent clients demo faults mesh restarts scale sight)
+without_bpf=(agent clients demo faults mesh restarts scale sight soak)
 
 # Network namespaces need root; without it a user namespace gives as much of it
 # as the tests want.
