@@ -261,9 +261,13 @@ func inState(state networkservice.State) func(*networkservice.Connection) bool {
 // R9, clientinfo.
 func Test_an_endpoint_is_registered_with_the_labels_of_its_node(t *testing.T) {
 	m := newMesh(t)
-	e := m.startEndpoint("vl3-nse", map[string]string{"NODE_NAME": "node-1"})
+	e := m.startEndpoint("vl3-nse", map[string]string{
+		"NODE_NAME": "node-1", "POD_NAME": "pod-1", "CLUSTER_NAME": "cluster-1",
+	})
 	labels := m.awaitEndpoint(m.Registry.URL, e).GetNetworkServiceLabels()[service].GetLabels()
-	for key, value := range map[string]string{"nodeName": "node-1", "app": "vl3", "zone": "a"} {
+	for key, value := range map[string]string{
+		"nodeName": "node-1", "podName": "pod-1", "clusterName": "cluster-1", "app": "vl3", "zone": "a",
+	} {
 		require.Equal(t, value, labels[key], key)
 	}
 }

@@ -23,15 +23,16 @@ import (
 func startClient(t *testing.T, connectTo *url.URL, environment map[string]string) *process {
 	t.Helper()
 	settings := map[string]string{
-		"NSM_NAME":                   "nsc",
-		"NSM_CONNECT_TO":             connectTo.String(),
-		"NSM_NETWORK_SERVICES":       "kernel://" + service + "/nsm-1",
-		"NSM_LIVENESS_CHECK_ENABLED": "false",
-		"NSM_REQUEST_TIMEOUT":        "5s",
-		"NSM_INSECURE":               "true",
-		"NSM_LOG_LEVEL":              "DEBUG",
-		"CARRICK_STATE_DIR":          "",
-		"CARRICK_ADMIN":              "unix://" + filepath.Join(scratchDir(t), "admin.sock"),
+		"NSM_NAME":                     "nsc",
+		"NSM_CONNECT_TO":               connectTo.String(),
+		"NSM_NETWORK_SERVICES":         "kernel://" + service + "/nsm-1",
+		"NSM_LIVENESS_CHECK_ENABLED":   "false",
+		"NSM_LOCAL_DNS_SERVER_ENABLED": "false",
+		"NSM_REQUEST_TIMEOUT":          "5s",
+		"NSM_INSECURE":                 "true",
+		"NSM_LOG_LEVEL":                "DEBUG",
+		"CARRICK_STATE_DIR":            "",
+		"CARRICK_ADMIN":                "unix://" + filepath.Join(scratchDir(t), "admin.sock"),
 	}
 	for key, value := range environment {
 		settings[key] = value
@@ -99,6 +100,9 @@ func welcome(request *networkservice.NetworkServiceRequest) *networkservice.Conn
 	connection.State = networkservice.State_UP
 	if connection.GetNetworkServiceEndpointName() == "" {
 		connection.NetworkServiceEndpointName = "nse"
+	}
+	if connection.GetPath() == nil {
+		connection.Path = new(networkservice.Path)
 	}
 	if len(connection.GetPath().GetPathSegments()) == 1 {
 		connection.Path.PathSegments = append(connection.Path.PathSegments,
