@@ -1,4 +1,6 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -13,9 +15,23 @@ pub struct Records(Arc<RwLock<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    names: HashMap<LowerName, BTreeMap<ConnectionId, Vec<IpAddr>>>,
-    addresses: HashMap<IpAddr, BTreeMap<ConnectionId, Vec<Name>>>,
-    owners: HashMap<ConnectionId, (Vec<Name>, Vec<IpAddr>)>,
+    names: HashMap<LowerName, Owners>,
+    addresses: HashMap<IpAddr, Owners>,
+    owners: HashMap<ConnectionId, Published>,
+}
+
+/// What one connection publishes.
+#[derive(Debug, PartialEq, Eq)]
+struct Published {
+    names: Vec<Name>,
+    addresses: Vec<IpAddr>,
+}
+
+/// Who publishes a name or an address; nearly always one.
+#[derive(Debug)]
+enum Owners {
+    Many(BTreeSet<ConnectionId>),
+    One(ConnectionId),
 }
 
 /// Why nothing was published.
@@ -41,23 +57,26 @@ impl Records {
         names: Vec<Name>,
         addresses: Vec<IpAddr>,
     ) -> Result<(), PublishError> {
+        let published = Published { names, addresses };
+        // What most refreshes say.
+        if self.read().owners.get(owner) == Some(&published) {
+            return Ok(());
+        }
         let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
         tables.remove(owner);
-        if names.is_empty() || addresses.is_empty() {
+        if published.names.is_empty() || published.addresses.is_empty() {
             return Ok(());
         }
         if tables.owners.len() >= Self::OWNERS_MAX {
             return Err(PublishError);
         }
-        for name in &names {
-            let at = tables.names.entry(LowerName::new(name)).or_default();
-            at.insert(owner.clone(), addresses.clone());
+        for name in &published.names {
+            add_owner(&mut tables.names, LowerName::new(name), owner);
         }
-        for address in &addresses {
-            let at = tables.addresses.entry(*address).or_default();
-            at.insert(owner.clone(), names.clone());
+        for address in &published.addresses {
+            add_owner(&mut tables.addresses, *address, owner);
         }
-        tables.owners.insert(owner.clone(), (names, addresses));
+        tables.owners.insert(owner.clone(), published);
         Ok(())
     }
 
@@ -73,12 +92,9 @@ impl Records {
     #[must_use]
     pub fn addresses(&self, name: &LowerName) -> Option<Vec<IpAddr>> {
         let tables = self.read();
-        let mut all: Vec<_> = tables
-            .names
-            .get(name)?
-            .values()
-            .flatten()
-            .copied()
+        let published = tables.published(tables.names.get(name)?);
+        let mut all: Vec<_> = published
+            .flat_map(|one| one.addresses.iter().copied())
             .collect();
         all.sort_unstable();
         all.dedup();
@@ -89,12 +105,9 @@ impl Records {
     #[must_use]
     pub fn names(&self, address: IpAddr) -> Option<Vec<Name>> {
         let tables = self.read();
-        let mut all: Vec<_> = tables
-            .addresses
-            .get(&address)?
-            .values()
-            .flatten()
-            .cloned()
+        let published = tables.published(tables.addresses.get(&address)?);
+        let mut all: Vec<_> = published
+            .flat_map(|one| one.names.iter().cloned())
             .collect();
         all.sort_unstable();
         all.dedup();
@@ -119,8 +132,12 @@ impl Records {
 }
 
 impl Tables {
+    fn published(&self, owners: &Owners) -> impl Iterator<Item = &Published> {
+        owners.iter().filter_map(|owner| self.owners.get(owner))
+    }
+
     fn remove(&mut self, owner: &ConnectionId) {
-        let Some((names, addresses)) = self.owners.remove(owner) else {
+        let Some(Published { names, addresses }) = self.owners.remove(owner) else {
             return;
         };
         for name in &names {
@@ -132,17 +149,45 @@ impl Tables {
     }
 }
 
-fn drop_owner<K, V>(
-    table: &mut HashMap<K, BTreeMap<ConnectionId, V>>,
-    key: &K,
-    owner: &ConnectionId,
-) where
-    K: std::hash::Hash + Eq,
-{
-    if let Some(owners) = table.get_mut(key) {
-        owners.remove(owner);
-        if owners.is_empty() {
-            table.remove(key);
+fn add_owner<K: Hash + Eq>(table: &mut HashMap<K, Owners>, key: K, owner: &ConnectionId) {
+    match table.entry(key) {
+        Entry::Occupied(mut owners) => owners.get_mut().add(owner),
+        Entry::Vacant(vacant) => _ = vacant.insert(Owners::One(owner.clone())),
+    }
+}
+
+fn drop_owner<K: Hash + Eq>(table: &mut HashMap<K, Owners>, key: &K, owner: &ConnectionId) {
+    if let Some(owners) = table.get_mut(key)
+        && owners.remove(owner)
+    {
+        table.remove(key);
+    }
+}
+
+impl Owners {
+    fn iter(&self) -> impl Iterator<Item = &ConnectionId> {
+        let (one, many) = match self {
+            Self::Many(many) => (None, Some(many)),
+            Self::One(one) => (Some(one), None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn add(&mut self, owner: &ConnectionId) {
+        match self {
+            Self::Many(many) => _ = many.insert(owner.clone()),
+            Self::One(one) => *self = Self::Many([one.clone(), owner.clone()].into()),
+        }
+    }
+
+    /// Says whether none is left.
+    fn remove(&mut self, owner: &ConnectionId) -> bool {
+        match self {
+            Self::Many(many) => {
+                many.remove(owner);
+                many.is_empty()
+            }
+            Self::One(one) => one == owner,
         }
     }
 }
