@@ -31,3 +31,5 @@ mod registration;
 mod renumbering;
 #[path = "clients/restarts.rs"]
 mod restarts;
+#[path = "clients/zero.rs"]
+mod zero;
