@@ -1,12 +1,12 @@
 //! The load: open, refresh and close connections, some at a time.
 
 use anyhow::Result;
+use carrick_grpc::Channel;
 use carrick_proto::connection::{Connection, Path, PathSegment};
 use carrick_proto::networkservice::NetworkServiceRequest;
 use carrick_proto::networkservice::network_service_client::NetworkServiceClient;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::time::{Duration, Instant, SystemTime};
-use tonic::transport::Channel;
 
 use crate::process::Server;
 

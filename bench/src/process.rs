@@ -6,11 +6,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use carrick_grpc::Channel;
 use carrick_grpc::{Security, Url, dial};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval};
-use tonic::transport::Channel;
 
 /// Longest wait for a server to listen.
 const START: Duration = Duration::from_secs(20);

@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use carrick_types::{Connection, ConnectionId, PathSegment};
+use carrick_types::{Connection, ConnectionId, PathSegment, Token};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -85,7 +85,22 @@ impl Endpoint {
     /// nothing is left; after a failed refresh everything is as it was.
     pub async fn request(
         &self,
+        request: Connection,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        self.request_with(request, None, deadline).await
+    }
+
+    /// The same with a token of ours for this very caller, in place of one for
+    /// whoever it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`request`](Self::request).
+    pub async fn request_with(
+        &self,
         mut request: Connection,
+        own: Option<Token>,
         deadline: Instant,
     ) -> Result<Connection, Error> {
         let name = &self.0.options.name;
@@ -95,7 +110,7 @@ impl Endpoint {
             .map_err(|invalid| Error::request("updatepath", &request, Kind::Invalid, invalid))?;
         let expires = expiry::of(&request, Instant::now(), SystemTime::now(), deadline)
             .map_err(|missing| Error::request("timeout", &request, Kind::Invalid, missing))?;
-        self.sign(&mut request)?;
+        self.sign(&mut request, own)?;
         let id = request.id.clone();
         let (answer, answered) = oneshot::channel();
         let request = Request {
@@ -267,8 +282,8 @@ impl Endpoint {
     }
 
     /// Puts a token and its end into the own segment (NSM `updatetoken`).
-    fn sign(&self, request: &mut Connection) -> Result<(), Error> {
-        let token = self.0.options.tokens.token(None);
+    fn sign(&self, request: &mut Connection, own: Option<Token>) -> Result<(), Error> {
+        let token = own.map_or_else(|| self.0.options.tokens.token(None), Ok);
         let token = token
             .map_err(|error| Error::request("updatetoken", request, Kind::Unavailable, error))?;
         let index = request.path.index;

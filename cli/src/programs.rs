@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carrick_config::{Env, Mistakes, Reader, Source, Variable, boolean};
-use carrick_grpc::Url;
-use carrick_lifecycle::Outcome;
+use carrick_grpc::{Security, SecuritySettings, Url, workload_api};
+use carrick_lifecycle::{Outcome, Subsystem};
 use carrick_store::Store;
-use carrick_telemetry::{Address, Options, Telemetry};
+use carrick_telemetry::{Address, Options, Readiness, Telemetry};
 use carrick_types::Invalid;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -139,9 +139,32 @@ pub(crate) fn optional_address(text: &str) -> Result<Option<Address>, Invalid> {
 /// Remembers a mistake for plaintext over TCP that was not asked for.
 pub(crate) fn refuse_plaintext(reader: &mut Reader<'_>, variable: &str, urls: &[Url]) {
     if let Some(url) = urls.iter().find(|url| matches!(url, Url::Tcp { .. })) {
-        let expected = "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for";
-        reader.mistake(Invalid::new(variable, url, expected));
+        reader.mistake(SecuritySettings::plaintext(variable, url));
     }
+}
+
+/// How connections are secured, of `NSM_INSECURE` and `SPIFFE_ENDPOINT_SOCKET`.
+pub(crate) fn security(reader: &mut Reader<'_>) -> Option<SecuritySettings> {
+    let insecure = reader.read("NSM_INSECURE", boolean);
+    let endpoint = reader.read("SPIFFE_ENDPOINT_SOCKET", workload_api);
+    let settings = SecuritySettings::new(insecure?, endpoint?);
+    settings.map_err(|mistake| reader.mistake(mistake)).ok()
+}
+
+/// Without an identity a program cannot serve, where it should have one.
+pub(crate) fn tell_identity(security: &Security, readiness: &Readiness, tasks: &Subsystem) {
+    if security.source().is_none() {
+        return;
+    }
+    let condition = readiness.condition("identity");
+    let told = security.clone().tell_usable(move |usable| match usable {
+        Ok(()) => condition.met(),
+        Err(none) => condition.unmet(none),
+    });
+    let stop = tasks.token();
+    tasks.spawn("identity", async move {
+        stop.run_until_cancelled(told).await;
+    });
 }
 
 #[cfg(test)]

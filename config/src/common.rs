@@ -13,6 +13,13 @@ pub const LOG_LEVEL: Variable = Variable {
     meaning: "`TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`; SIGUSR1 sets TRACE, SIGUSR2 sets it back.",
 };
 
+/// Of every program that speaks to others: where identities come from.
+pub const SPIFFE_ENDPOINT_SOCKET: Variable = Variable {
+    name: "SPIFFE_ENDPOINT_SOCKET",
+    default: "",
+    meaning: "The SPIFFE Workload API, `unix:///path` or `tcp://address:port`. Set: mutual TLS with its identities on every socket. Empty: no TLS; then TCP, and joining a mesh, take `NSM_INSECURE=true`.",
+};
+
 /// Whether traces and metrics are sent.
 pub const TELEMETRY: Variable = Variable {
     name: "TELEMETRY",

@@ -12,7 +12,7 @@ mod reader;
 
 pub use common::{
     LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, Observability, PPROF_ENABLED,
-    PPROF_LISTEN_ON, TELEMETRY, positive,
+    PPROF_LISTEN_ON, SPIFFE_ENDPOINT_SOCKET, TELEMETRY, positive,
 };
 pub use parse::{
     address, boolean, duration, labels, list, number, optional_path, prefix, prefixes, text,

@@ -12,7 +12,6 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use tokio::time::{Instant, timeout_at};
 use tonic::service::Interceptor;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::warn;
 
@@ -22,8 +21,8 @@ use crate::convert::{
 use crate::namespaces::Lent;
 use crate::status::{chain_of, kind};
 use crate::{
-    Attachments, Channels, DialError, Dialled, RegistryPath, RemoteError, ServerOptions, Url,
-    token_to_metadata, trace,
+    Attachments, Channel, Channels, DialError, Dialled, RegistryPath, RemoteError, ServerOptions,
+    Url, token_to_metadata, trace,
 };
 
 /// Gives each call what NSM expects with it: the caller's token and the trace

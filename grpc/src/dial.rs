@@ -6,11 +6,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{self, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::socket::{KeepAlive, Socket};
-use crate::{Attachments, Security, Url};
+use crate::{Attachments, Channel, Security, Url};
 
 /// Why a channel cannot be made. That nobody answers is not among them: it is
 /// said by each call, as the channel connects when it is used.
@@ -18,9 +18,11 @@ use crate::{Attachments, Security, Url};
 pub enum DialError {
     /// The host is no name that HTTP/2 can carry.
     #[error("cannot dial {0}: its host makes no HTTP/2 authority")]
-    Authority(Url, #[source] tonic::transport::Error),
+    Authority(Url, #[source] transport::Error),
     /// TCP without encryption, which was not asked for.
-    #[error("cannot dial {0}: it would be plaintext, which must be asked for (NSM_INSECURE)")]
+    #[error(
+        "cannot dial {0}: it would be plaintext, which must be asked for (NSM_INSECURE), and there is no SPIFFE_ENDPOINT_SOCKET"
+    )]
     Plaintext(Url),
     /// An `inode://` URL, which only means something to who received the file.
     #[error("cannot dial {0}: only unix and tcp URLs can be dialled")]
@@ -94,11 +96,11 @@ pub struct Dialled {
     pub attachments: Option<Attachments>,
 }
 
-impl From<Channel> for Dialled {
+impl<C: Into<Channel>> From<C> for Dialled {
     /// A channel whose calls take no descriptors along.
-    fn from(channel: Channel) -> Self {
+    fn from(channel: C) -> Self {
         Self {
-            channel,
+            channel: channel.into(),
             attachments: None,
         }
     }
@@ -119,6 +121,15 @@ pub fn dial_passing(
     }
     let endpoint = endpoint(url, options)?;
     let attachments = Attachments::default();
+    let carries_files = matches!(url, Url::Unix(_));
+    if let Some(mtls) = security.mutual() {
+        let (url, options) = (url.clone(), options.clone());
+        let of_calls = attachments.clone();
+        return Ok(Dialled {
+            channel: Channel::secured(url, secured(endpoint), options, of_calls, mtls),
+            attachments: carries_files.then_some(attachments),
+        });
+    }
     let (on, target) = (attachments.clone(), Arc::new(url.clone()));
     let options = Arc::new(options.clone());
     let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
@@ -126,9 +137,19 @@ pub fn dial_passing(
         async move { connect(&url, &options, &on).await.map(TokioIo::new) }
     }));
     Ok(Dialled {
-        channel,
-        attachments: matches!(url, Url::Unix(_)).then_some(attachments),
+        channel: channel.into(),
+        attachments: carries_files.then_some(attachments),
     })
+}
+
+/// Says `https` in its calls; how it connects is ours.
+fn secured(endpoint: Endpoint) -> Endpoint {
+    let mut origin = endpoint.uri().clone().into_parts();
+    origin.scheme = Some(http::uri::Scheme::HTTPS);
+    match Uri::from_parts(origin) {
+        Ok(origin) => endpoint.origin(origin),
+        Err(_) => endpoint,
+    }
 }
 
 fn endpoint(url: &Url, options: &DialOptions) -> Result<Endpoint, DialError> {
@@ -153,12 +174,12 @@ fn endpoint(url: &Url, options: &DialOptions) -> Result<Endpoint, DialError> {
 /// One attempt to connect failed; the call that wanted it says so.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect to {url}")]
-struct ConnectError {
+pub(crate) struct ConnectError {
     url: Url,
     source: io::Error,
 }
 
-async fn connect(
+pub(crate) async fn connect(
     url: &Url,
     options: &DialOptions,
     attachments: &Attachments,

@@ -9,9 +9,11 @@
 //! [`Descriptors`] travel over unix sockets beside the bytes, and
 //! [`Attachments`] with the calls of a channel.
 //!
-//! Limits: plaintext only.
+//! Identities are those of [`carrick_spiffe`]; a connection without one is
+//! plaintext and must be asked for.
 
 mod attachments;
+mod channel;
 mod client;
 pub mod convert;
 mod descriptors;
@@ -25,26 +27,30 @@ mod security;
 mod server;
 mod socket;
 mod status;
+mod tls;
 mod token;
 pub mod trace;
 mod url;
 
 pub use attachments::{Attachment, Attachments};
+pub use carrick_spiffe::{PeerIdentity, WorkloadEndpoint};
+pub use channel::Channel;
 pub use client::{CallMetadata, RemoteEndpoint};
 pub use descriptors::{Descriptors, ReceiveError};
 pub use dial::{Channels, DialError, DialOptions, Dialled, dial, dial_passing, dial_with};
 pub use health::Health;
 pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
 pub use registry_path::{RegistryPath, RegistryPathSegment};
-pub use security::Security;
+pub use security::{Security, SecuritySettings, SecurityStatus, workload_api};
 pub use server::{
     Held, Monitoring, Namespaces, Observer, Requests, ServeError, ServerOptions, builder, routes,
     serve,
 };
 pub use socket::{ConnectInfo, KeepAlive, Peer, Socket};
 pub use status::{RemoteError, invalid, status};
+pub use tls::{Stream, Tls};
 pub use token::{
-    Claims, Es256Tokens, Identity, IdentityError, InsecureTokens, SignError, SpiffeId,
+    Claims, Es256Tokens, Identity, IdentityError, InsecureTokens, SignError, SpiffeId, SvidTokens,
     TokenOptions, VerifyError, rfc3339, rfc3339_from_str, token_from_metadata, token_to_metadata,
     verify,
 };

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::socket::{KeepAlive, Socket};
-use crate::{Security, Url};
+use crate::{Security, Stream as Accepted, Url, tls};
 
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,9 @@ pub enum ListenError {
     #[error("{0} exists and is no socket: remove it, or listen on another path")]
     NotASocket(PathBuf),
     /// TCP without encryption, which was not asked for.
-    #[error("cannot listen on {0}: it would be plaintext, which must be asked for (NSM_INSECURE)")]
+    #[error(
+        "cannot listen on {0}: it would be plaintext, which must be asked for (NSM_INSECURE), and there is no SPIFFE_ENDPOINT_SOCKET"
+    )]
     Plaintext(Url),
     /// An `inode://` URL is nothing to listen on.
     #[error("cannot listen on {0}: only unix and tcp URLs can be listened on")]
@@ -77,7 +79,7 @@ impl Default for ListenOptions {
 pub struct Listener {
     url: Url,
     file: Option<SocketFile>,
-    incoming: BoxStream<'static, io::Result<Socket>>,
+    incoming: BoxStream<'static, io::Result<Accepted>>,
 }
 
 /// Listens on `url` with the default [`ListenOptions`].
@@ -104,13 +106,53 @@ impl Listener {
         if !security.allows(url) {
             return Err(ListenError::Plaintext(url.clone()));
         }
-        match url {
-            Url::Inode(..) => Err(ListenError::Unsupported(url.clone())),
-            Url::Tcp { host, port } => Self::tcp(url, host, *port, options).await,
-            Url::Unix(path) => Self::unix(url, path, options).await,
-        }
+        let bound = match url {
+            Url::Inode(..) => return Err(ListenError::Unsupported(url.clone())),
+            Url::Tcp { host, port } => Bound::tcp(url, host, *port, options).await?,
+            Url::Unix(path) => Bound::unix(url, path, options).await?,
+        };
+        Ok(Self {
+            url: bound.url,
+            file: bound.file,
+            incoming: match security.mutual() {
+                Some(mtls) => tls::accepted(bound.incoming, mtls),
+                None => bound
+                    .incoming
+                    .map(|socket| socket.map(Accepted::plain))
+                    .boxed(),
+            },
+        })
     }
 
+    /// Where it listens, with the port that the system chose.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Calls `seen` for each connection that is accepted, e.g. to count them.
+    #[must_use]
+    pub fn on_accept(mut self, mut seen: impl FnMut(&Accepted) + Send + 'static) -> Self {
+        let see = move |socket: &io::Result<Accepted>| socket.iter().for_each(&mut seen);
+        self.incoming = self.incoming.inspect(see).boxed();
+        self
+    }
+
+    /// The socket file, to be removed when the server has ended.
+    #[must_use]
+    pub fn socket_file(&self) -> Option<SocketFile> {
+        self.file.clone()
+    }
+}
+
+/// Connections as they come, without anything on top.
+struct Bound {
+    url: Url,
+    file: Option<SocketFile>,
+    incoming: BoxStream<'static, io::Result<Socket>>,
+}
+
+impl Bound {
     async fn tcp(
         url: &Url,
         host: &str,
@@ -150,30 +192,10 @@ impl Listener {
             .boxed(),
         })
     }
-
-    /// Where it listens, with the port that the system chose.
-    #[must_use]
-    pub fn url(&self) -> &Url {
-        &self.url
-    }
-
-    /// Calls `seen` for each connection that is accepted, e.g. to count them.
-    #[must_use]
-    pub fn on_accept(mut self, mut seen: impl FnMut(&Socket) + Send + 'static) -> Self {
-        let see = move |socket: &io::Result<Socket>| socket.iter().for_each(&mut seen);
-        self.incoming = self.incoming.inspect(see).boxed();
-        self
-    }
-
-    /// The socket file, to be removed when the server has ended.
-    #[must_use]
-    pub fn socket_file(&self) -> Option<SocketFile> {
-        self.file.clone()
-    }
 }
 
 impl Stream for Listener {
-    type Item = io::Result<Socket>;
+    type Item = io::Result<Accepted>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.incoming.poll_next_unpin(cx)

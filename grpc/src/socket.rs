@@ -11,8 +11,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-use crate::Descriptors;
 use crate::passing::PassingStream;
+use crate::{Descriptors, PeerIdentity, Tls};
 
 /// After how much silence a peer is asked whether it lives, and how long it has
 /// to answer.
@@ -137,6 +137,16 @@ pub struct ConnectInfo {
     pub peer: Peer,
     /// The file descriptors that travel over it, which only a unix socket has.
     pub descriptors: Option<Descriptors>,
+    /// Who both ends proved to be, where there is TLS.
+    pub tls: Option<Tls>,
+}
+
+impl ConnectInfo {
+    /// Who the other end proved to be, where there is TLS.
+    #[must_use]
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        self.tls.as_ref().map(Tls::peer)
+    }
 }
 
 impl Connected for Socket {
@@ -146,6 +156,7 @@ impl Connected for Socket {
         ConnectInfo {
             peer: self.peer(),
             descriptors: self.descriptors().cloned(),
+            tls: None,
         }
     }
 }

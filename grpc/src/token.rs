@@ -4,52 +4,19 @@ mod cache;
 mod identity;
 mod issuer;
 mod metadata;
+mod svid;
 
-use carrick_types::Invalid;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use carrick_spiffe::SpiffeId;
 pub use identity::{Identity, IdentityError, VerifyError, verify};
 pub use issuer::{Es256Tokens, InsecureTokens, SignError, TokenOptions};
+pub(crate) use metadata::has_token;
 pub use metadata::{rfc3339, rfc3339_from_str, token_from_metadata, token_to_metadata};
+pub use svid::SvidTokens;
 
 /// Longest token that is looked at, in bytes.
 const TOKEN_MAX: usize = 16 * 1024;
-
-/// A SPIFFE id: `spiffe://<trust domain>/<path>` (SPIFFE-ID §2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct SpiffeId(String);
-
-impl SpiffeId {
-    /// The id of `name` in a trust domain; the name may have several parts,
-    /// with `/` between them.
-    ///
-    /// # Errors
-    ///
-    /// The trust domain is not 1 to 255 lower-case letters, digits, `-`, `.`
-    /// or `_`, or a part of the name is empty, `.`, `..`, or holds other
-    /// than letters, digits, `-`, `.` or `_`.
-    pub fn new(trust_domain: &str, name: &str) -> Result<Self, Invalid> {
-        let of_domain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b);
-        if !(1..=255).contains(&trust_domain.len()) || !trust_domain.bytes().all(of_domain) {
-            let expected = "1 to 255 lower-case letters, digits, '-', '.' or '_'";
-            return Err(Invalid::new("trust domain", trust_domain, expected));
-        }
-        let of_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        let part = |part: &str| !matches!(part, "" | "." | "..") && part.bytes().all(of_name);
-        if name.len() > 1024 || !name.split('/').all(part) {
-            let expected = "letters, digits, '-', '.' or '_', with '/' between parts";
-            return Err(Invalid::new("name in a SPIFFE id", name, expected));
-        }
-        Ok(Self(format!("spiffe://{trust_domain}/{name}")))
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// What a path token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,6 @@ pub use error::{GrantError, ServerError};
 pub use grants::GrantRecord;
 pub(crate) use grants::{Change, GrantAsk, GrantOptions, Granted, Grants};
 pub use network::Network;
-pub use stream::PeerIdentity;
 
 use crate::{Clock, ServerMetrics, system_clock};
 

@@ -1,11 +1,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use carrick_grpc::Channel;
 use carrick_grpc::{Security, Url, dial, listen};
 use carrick_store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use crate::Clock;
 use crate::server::{Server, ServerOptions};

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use carrick_agent::{Agent, Kernel};
-use carrick_chain::{Chain, Client, ClientOptions, Liveness};
-use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_passing};
+use carrick_chain::{Chain, Client, ClientOptions, Liveness, Tokens};
+use carrick_grpc::{DialOptions, RemoteEndpoint, Security, dial_passing};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem, UnixSignals};
 use carrick_link::own_netns;
 use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness, Telemetry};
@@ -113,7 +113,8 @@ impl Nsc {
     /// See [`Error`]; nothing was asked for yet.
     pub async fn run(self, agent: Arc<dyn Agent>, signals: impl Signals) -> Result<Outcome, Error> {
         let (metrics, readiness) = (Metrics::new(), Readiness::new());
-        let shared = Arc::new(self.shared(agent, &metrics)?);
+        let (security, tokens) = self.config.access()?;
+        let shared = Arc::new(self.shared(&security, tokens, agent, &metrics)?);
         let mut lifecycle = Lifecycle::new(self.config.grace);
         // The order of these is the order of shutdown.
         let ready = lifecycle.subsystem("readiness", LAST);
@@ -126,7 +127,9 @@ impl Nsc {
         let outlets = Outlets::new("nsc", &self.config.name, &self.config.observability);
         let told = outlets.run(metrics.clone(), admin.token());
         admin.spawn("metrics and profiles", told);
-        self.open_admin(&admin, metrics, readiness).await?;
+        tell_identity(&security, &readiness, &ready);
+        self.open_admin(&admin, security.clone(), metrics, readiness)
+            .await?;
         let dns = self.config.local_dns.clone();
         names.spawn("names", dns.run(self.watch(), names.token()));
         for kept in kept {
@@ -135,10 +138,15 @@ impl Nsc {
         Ok(lifecycle.run(signals).await)
     }
 
-    fn shared(&self, agent: Arc<dyn Agent>, metrics: &Metrics) -> Result<Shared, Error> {
+    fn shared(
+        &self,
+        security: &Security,
+        tokens: Arc<dyn Tokens>,
+        agent: Arc<dyn Agent>,
+        metrics: &Metrics,
+    ) -> Result<Shared, Error> {
         let config = &self.config;
-        let (security, tokens) = config.access()?;
-        warn_of_plaintext(config, &security);
+        warn_of_plaintext(config, security);
         let options = DialOptions {
             connect_timeout: config.dial_timeout,
             // NSM's manager is a grpc-go server with the default enforcement,
@@ -147,7 +155,7 @@ impl Nsc {
             http2_keep_alive: None,
             ..DialOptions::default()
         };
-        let channel = dial_passing(&config.connect_to, &security, &options)?;
+        let channel = dial_passing(&config.connect_to, security, &options)?;
         let remote = RemoteEndpoint::new(channel, Arc::clone(&tokens));
         let mut options =
             ClientOptions::new(&config.name, tokens).request_timeout(config.request_timeout);
@@ -200,6 +208,7 @@ impl Nsc {
     async fn open_admin(
         &self,
         subsystem: &Subsystem,
+        security: Security,
         metrics: Metrics,
         readiness: Readiness,
     ) -> Result<(), Error> {
@@ -211,6 +220,9 @@ impl Nsc {
         // The two stand side by side in the answer, which so is a `Status`.
         let bound = Admin::new(metrics, readiness)
             .with_status("name", move || name.clone().into())
+            .with_status("security", move || {
+                serde_json::to_value(security.status()).unwrap_or_default()
+            })
             .with_status("connections", move || {
                 serde_json::to_value(&board.borrow().connections).unwrap_or_default()
             })
@@ -233,8 +245,24 @@ fn serve_until_shutdown(subsystem: &Subsystem, readiness: &Readiness) {
     });
 }
 
+/// Where there is mutual TLS, a client without an identity is not ready.
+fn tell_identity(security: &Security, readiness: &Readiness, tasks: &Subsystem) {
+    if security.source().is_none() {
+        return;
+    }
+    let condition = readiness.condition("identity");
+    let told = security.clone().tell_usable(move |usable| match usable {
+        Ok(()) => condition.met(),
+        Err(none) => condition.unmet(none),
+    });
+    let stop = tasks.token();
+    tasks.spawn("identity", async move {
+        stop.run_until_cancelled(told).await;
+    });
+}
+
 fn warn_of_plaintext(config: &Config, security: &Security) {
-    if security.is_insecure() && matches!(config.connect_to, Url::Tcp { .. }) {
+    if security.is_insecure() {
         warn!(
             next_hop = %config.connect_to,
             "INSECURE: connections to the next hop are plaintext, and neither side proves who it \

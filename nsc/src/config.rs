@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use carrick_config::{
     LOG_LEVEL, METRICS_EXPORT_INTERVAL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Observability,
-    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, Source, TELEMETRY, Variable,
+    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, SPIFFE_ENDPOINT_SOCKET, Source, TELEMETRY, Variable,
 };
 use carrick_config::{boolean, labels, list, optional_path, positive, text};
-use carrick_grpc::Url;
+use carrick_grpc::{SecuritySettings, Url, workload_api};
 use carrick_types::{ConnectionId, Invalid, Labels};
 
 use crate::awareness::groups;
 use crate::dns::{LocalDns, Switch};
 use crate::service::Wanted;
+
+/// The node's manager, where NSM's programs find it.
+const MANAGER: &str = "unix:///var/lib/networkservicemesh/nsm.io.sock";
 
 /// Every setting of a client. Names without `CARRICK_` are NSM's.
 pub const VARIABLES: &[Variable] = &[
@@ -24,7 +27,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "NSM_CONNECT_TO",
-        default: "unix:///var/lib/networkservicemesh/nsm.io.sock",
+        default: MANAGER,
         meaning: "URL of the NSM manager or, stand-alone, of the node's endpoint.",
     },
     Variable {
@@ -65,7 +68,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "NSM_INSECURE",
         default: "false",
-        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+        meaning: "Whether plaintext is allowed, over TCP and in a mesh; loudly logged. Not together with `SPIFFE_ENDPOINT_SOCKET`.",
     },
     Variable {
         name: "NSM_DIAL_TIMEOUT",
@@ -132,6 +135,7 @@ pub const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
+    SPIFFE_ENDPOINT_SOCKET,
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
@@ -157,8 +161,8 @@ pub struct Config {
     pub labels: Labels,
     /// Name of the node; empty where it has none.
     pub node: String,
-    /// Whether plaintext is allowed.
-    pub insecure: bool,
+    /// How connections are secured.
+    pub security: SecuritySettings,
     /// Longest wait for a transport connection.
     pub dial_timeout: Duration,
     /// Longest wait for an answer.
@@ -219,9 +223,10 @@ impl Config {
             "kernel" | "KERNEL" => Ok(()),
             _ => Err(Invalid::new("", text, "kernel")),
         });
+        let security = read_security(r);
         let config = (|| {
             Some(Self {
-                insecure: r.read("NSM_INSECURE", boolean)?,
+                security: security?,
                 dial_timeout: r.read("NSM_DIAL_TIMEOUT", positive)?,
                 request_timeout: r.read("NSM_REQUEST_TIMEOUT", positive)?,
                 token_lifetime: r.read("NSM_MAX_TOKEN_LIFETIME", positive)?,
@@ -241,14 +246,30 @@ impl Config {
             })
         })();
         if let Some(config) = &config
-            && !config.insecure
-            && matches!(config.connect_to, Url::Tcp { .. })
+            && config.security == SecuritySettings::UnixOnly
         {
-            let allowed = "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for";
-            reader.mistake(Invalid::new("NSM_CONNECT_TO", &config.connect_to, allowed));
+            refuse_plaintext(&mut reader, &config.connect_to);
         }
         reader.finish(config)
     }
+}
+
+/// Over TCP, and to a node's manager, which others dial, too. Any other unix
+/// socket is a stand-alone endpoint's, whose file mode decides.
+fn refuse_plaintext(r: &mut Reader<'_>, connect_to: &Url) {
+    let mistake = match connect_to {
+        Url::Tcp { .. } => SecuritySettings::plaintext,
+        url if url.to_string() == MANAGER => SecuritySettings::unprotected,
+        _ => return,
+    };
+    r.mistake(mistake("NSM_CONNECT_TO", connect_to));
+}
+
+fn read_security(r: &mut Reader<'_>) -> Option<SecuritySettings> {
+    let insecure = r.read("NSM_INSECURE", boolean);
+    let endpoint = r.read("SPIFFE_ENDPOINT_SOCKET", workload_api);
+    let settings = SecuritySettings::new(insecure?, endpoint?);
+    settings.map_err(|mistake| r.mistake(mistake)).ok()
 }
 
 #[expect(
@@ -346,7 +367,9 @@ mod tests {
     use super::*;
 
     fn read(settings: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
-        let source: BTreeMap<&str, &str> = settings.iter().copied().collect();
+        let endpoint = ("NSM_CONNECT_TO", "unix:///run/carrick/nse.sock");
+        let settings = std::iter::once(&endpoint).chain(settings);
+        let source: BTreeMap<&str, &str> = settings.copied().collect();
         Config::read(&source)
     }
 
@@ -355,6 +378,20 @@ mod tests {
         let error = read(&[]).unwrap_err().to_string();
         assert!(error.contains("NSM_NETWORK_SERVICES"), "{error}");
         assert!(read(&[("NSM_NETWORK_SERVICES", "kernel://vl3/nsm-1")]).is_ok());
+    }
+
+    /// Guards `refuse_plaintext`.
+    #[test]
+    fn the_nodes_manager_is_dialled_with_mutual_tls_or_as_was_asked_for() {
+        let wanted = ("NSM_NETWORK_SERVICES", "kernel://vl3/nsm-1");
+        let manager = ("NSM_CONNECT_TO", MANAGER);
+        let refused = read(&[wanted, manager]).unwrap_err().to_string();
+        for name in ["SPIFFE_ENDPOINT_SOCKET", "NSM_INSECURE=true"] {
+            assert!(refused.contains(name), "{refused}");
+        }
+        let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/agent.sock");
+        read(&[wanted, manager, spiffe]).unwrap();
+        read(&[wanted, manager, ("NSM_INSECURE", "true")]).unwrap();
     }
 
     #[test]

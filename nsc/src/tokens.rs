@@ -16,7 +16,15 @@ impl Config {
     ///
     /// There is no identity ([`Error::Identity`], [`Error::Name`]).
     pub fn access(&self) -> Result<(Security, Arc<dyn Tokens>), Error> {
-        Ok((Security::plaintext(self.insecure), tokens(self)?))
+        let options = TokenOptions {
+            max_lifetime: self.token_lifetime,
+        };
+        let security = Security::new(&self.security, &options);
+        let tokens = match security.tokens() {
+            Some(tokens) => tokens,
+            None => tokens(self)?,
+        };
+        Ok((security, tokens))
     }
 }
 
@@ -59,6 +67,7 @@ mod tests {
     fn config(directory: &std::path::Path) -> Config {
         let source = BTreeMap::from([
             ("NSM_NETWORK_SERVICES".to_owned(), "vl3/nsm-1".to_owned()),
+            ("NSM_INSECURE".to_owned(), "true".to_owned()),
             ("NSM_NAME".to_owned(), "../team a/web".to_owned()),
             (
                 "CARRICK_STATE_DIR".to_owned(),

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use carrick_agent::{Agent, Netns};
 use carrick_chain::{Handle, Tokens};
-use carrick_grpc::{Channels, Identity};
+use carrick_grpc::{Channels, Identity, Security};
 use carrick_ipam::{Addresses, Leases, Prefixes};
 use carrick_link::{LinkBook, Site, Vnis};
 use carrick_vl3::Vl3;
@@ -28,6 +28,7 @@ pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) tokens: Arc<dyn Tokens>,
     pub(crate) identity: Arc<Identity>,
+    pub(crate) security: Security,
     pub(crate) channels: Channels,
     pub(crate) dials: Dials,
 }

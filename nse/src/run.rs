@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use carrick_chain::elements::OnIdle;
 use carrick_chain::{Endpoint, EndpointOptions};
+use carrick_grpc::SecuritySettings;
 use carrick_lifecycle::{Lifecycle, Outcome, Signals};
 use carrick_telemetry::{Metrics, Outlets, Readiness};
 use tracing::{info, warn};
@@ -21,7 +22,7 @@ use self::assemble::{assemble, open_store};
 use self::registry::{own_registry, serve_registry};
 use self::serve::{advertised, open_listeners};
 use self::stages::{Stages, at_end};
-use self::start::{Ready, Start};
+use self::start::{Ready, Start, tell_identity};
 use crate::config::Setting;
 use crate::journal::Answers;
 use crate::{Config, Error, metrics, serving};
@@ -36,8 +37,8 @@ pub(crate) use self::start::restore;
 /// It cannot start; what was begun is given up.
 pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error> {
     let config = Arc::new(config);
-    if config.insecure {
-        warn!("NSM_INSECURE is true: connections over TCP are neither encrypted nor authenticated");
+    if config.security == SecuritySettings::Insecure {
+        warn!("NSM_INSECURE is true: connections are neither encrypted nor authenticated");
     }
     match &config.setting {
         Setting::Mesh(manager) => info!(%manager, "part of a Network Service Mesh"),
@@ -54,7 +55,8 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let mut lifecycle = Lifecycle::new(config.times.grace);
     let stages = Stages::new(&mut lifecycle, config.times.grace);
 
-    let embedded = serve_registry(&config, &store, &stages).await?;
+    tell_identity(&parts.security, &readiness, &stages);
+    let embedded = serve_registry(&config, &parts.security, &store, &stages).await?;
     let on_idle = OnIdle::new(config.times.idle);
     let chain = serving::chain(&parts, on_idle.clone());
     let answers = Answers::open(&store);
@@ -78,7 +80,7 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let outlets = Outlets::new("nse", config.name.as_str(), &config.observability);
     let told = outlets.run(metrics.clone(), stages.admin.token());
     stages.admin.spawn("metrics and profiles", told);
-    let listeners = open_listeners(&config).await?;
+    let listeners = open_listeners(&config, &parts.security).await?;
     let url = advertised(&config, &listeners)?;
     let registry = own_registry(&parts, embedded)?;
 

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrick_chain::Tokens;
-use carrick_grpc::{Attachments, Dialled};
+use carrick_grpc::{Attachments, Channel, Dialled};
 use carrick_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
 use carrick_proto::registry::network_service_registry_client::NetworkServiceRegistryClient;
 use carrick_proto::registry::{
     NetworkServiceEndpointQuery, NetworkServiceEndpointResponse, NetworkServiceResponse,
 };
 use tokio::time::timeout;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::socket::Lent;

@@ -73,7 +73,7 @@ fn path_of(endpoint: &Endpoint) -> std::path::PathBuf {
     url.path().unwrap().to_owned()
 }
 
-type Raw = NetworkServiceEndpointRegistryClient<tonic::transport::Channel>;
+type Raw = NetworkServiceEndpointRegistryClient<carrick_grpc::Channel>;
 
 fn raw(domain: &Domain) -> (Raw, Attachments) {
     let dialled = domain.dial();

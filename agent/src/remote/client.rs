@@ -3,6 +3,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use carrick_grpc::Channel;
 use carrick_grpc::{Attachments, DialOptions, Held, Security, Url, dial_passing, trace};
 use carrick_proto::agent as wire;
 use carrick_proto::agent::agent_client::AgentClient;
@@ -10,7 +11,6 @@ use carrick_types::Invalid;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::Request;
-use tonic::transport::Channel;
 
 use super::convert::netns_to_wire;
 use super::server::nanos;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use carrick_config::{
     Env, LOG_LEVEL, METRICS_EXPORT_INTERVAL, Mistakes, OPEN_TELEMETRY_ENDPOINT, Observability,
-    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, Source, TELEMETRY, Variable, boolean, duration, list,
-    number, optional_path, prefix, prefixes,
+    PPROF_ENABLED, PPROF_LISTEN_ON, Reader, SPIFFE_ENDPOINT_SOCKET, Source, TELEMETRY, Variable,
+    duration, list, number, optional_path, prefix, prefixes,
 };
-use carrick_grpc::{Health, Security, Url, listen, serve};
+use carrick_grpc::{Health, Security, SecuritySettings, TokenOptions, Url, listen, serve};
 use carrick_ipam::inspect::{Report, inspect};
 use carrick_ipam::server::{Network, Server, ServerOptions};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
@@ -39,7 +39,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
         name: "NSM_INSECURE",
         default: "false",
-        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+        meaning: "Whether plaintext over TCP is allowed; loudly logged. Not together with `SPIFFE_ENDPOINT_SOCKET`.",
     },
     Variable {
         name: "CARRICK_LEASE",
@@ -66,6 +66,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `ipam.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
+    SPIFFE_ENDPOINT_SOCKET,
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
@@ -96,7 +97,7 @@ enum Command {
 /// Settings of a prefix server.
 #[derive(Debug)]
 pub(super) struct Config {
-    insecure: bool,
+    security: SecuritySettings,
     listen_on: Vec<Url>,
     networks: Vec<Network>,
     lease: Duration,
@@ -115,8 +116,8 @@ pub(crate) fn help() -> String {
 pub(super) fn read(source: &dyn Source) -> Result<Config, Mistakes> {
     let mut r = Reader::new(source, VARIABLES);
     let listen_on = r.read("NSM_LISTEN_ON", list(str::parse::<Url>));
-    let insecure = r.read("NSM_INSECURE", boolean);
-    if let (Some(urls), Some(false)) = (&listen_on, insecure) {
+    let security = super::security(&mut r);
+    if let (Some(urls), Some(SecuritySettings::UnixOnly)) = (&listen_on, &security) {
         super::refuse_plaintext(&mut r, "NSM_LISTEN_ON", urls);
     }
     let networks = networks(&mut r);
@@ -129,7 +130,7 @@ pub(super) fn read(source: &dyn Source) -> Result<Config, Mistakes> {
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
             observability: Observability::read(r)?,
             listen_on: listen_on?,
-            insecure: insecure?,
+            security: security?,
             networks: networks?,
         })
     })(&mut r);
@@ -215,10 +216,14 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     let server = Server::open(&store, options).context("cannot start the prefix server")?;
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
+    let security = Security::new(&config.security, &TokenOptions::default());
+    super::tell_identity(&security, &readiness, &grpc);
     let admin_address = super::admin_address(config.admin, config.state_dir.as_deref(), "ipam");
     if let Some(address) = &admin_address {
         let shown = server.clone();
+        let secured = security.clone();
         let bound = Admin::new(metrics, readiness)
+            .with_status("security", move || json!(secured.status()))
             .with_status("prefixes", move || json!(shown.status()))
             .bind(address)
             .await
@@ -227,8 +232,8 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     }
     let health = Health::new(&["ipam.IPAM", "ippool.Allocator"]).await;
     for url in &config.listen_on {
-        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
-        if matches!(url, Url::Tcp { .. }) {
+        let listener = listen(url, &security).await?;
+        if security.is_insecure() && matches!(url, Url::Tcp { .. }) {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }
         info!(url = %listener.url(), "listening");

@@ -6,9 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use carrick_config::{
     Env, LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, Observability, PPROF_ENABLED,
-    PPROF_LISTEN_ON, Reader, TELEMETRY, Variable, boolean, duration, list, optional_path, text,
+    PPROF_LISTEN_ON, Reader, SPIFFE_ENDPOINT_SOCKET, TELEMETRY, Variable, duration, list,
+    optional_path, text,
 };
-use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
+use carrick_grpc::{
+    Health, Security, SecuritySettings, ServerOptions, TokenOptions, Url, listen, serve,
+};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
 use carrick_registry::{EndpointQuery, Server, ServiceQuery};
 use carrick_telemetry::{Address, Admin, Metrics, Options, Outlets, Readiness};
@@ -32,7 +35,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
         name: "NSM_INSECURE",
         default: "false",
-        meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+        meaning: "Whether plaintext over TCP is allowed; loudly logged. Not together with `SPIFFE_ENDPOINT_SOCKET`.",
     },
     Variable {
         name: "NSM_EXPIRE_PERIOD",
@@ -49,6 +52,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         default: "",
         meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served, a URL. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.",
     },
+    SPIFFE_ENDPOINT_SOCKET,
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,
@@ -58,7 +62,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
 ];
 
 struct Config {
-    insecure: bool,
+    security: SecuritySettings,
     name: String,
     listen_on: Vec<Url>,
     expire: Duration,
@@ -74,8 +78,8 @@ pub(crate) fn help() -> String {
 fn read() -> Result<Config> {
     let mut r = Reader::new(&Env, VARIABLES);
     let listen_on = r.read("NSM_LISTEN_ON", list(str::parse::<Url>));
-    let insecure = r.read("NSM_INSECURE", boolean);
-    if let (Some(urls), Some(false)) = (&listen_on, insecure) {
+    let security = super::security(&mut r);
+    if let (Some(urls), Some(SecuritySettings::UnixOnly)) = (&listen_on, &security) {
         super::refuse_plaintext(&mut r, "NSM_LISTEN_ON", urls);
     }
     let config = (|r: &mut Reader<'_>| {
@@ -86,7 +90,7 @@ fn read() -> Result<Config> {
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
             observability: Observability::read(r)?,
             listen_on: listen_on?,
-            insecure: insecure?,
+            security: security?,
         })
     })(&mut r);
     if config
@@ -110,8 +114,10 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
         period: config.expire,
         ..Default::default()
     };
+    let security = Security::new(&config.security, &TokenOptions::default());
     let options = carrick_registry::ServerOptions {
         store: Some(store.clone()),
+        tokens: security.tokens(),
         limits,
         ..Default::default()
     };
@@ -123,6 +129,7 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
 
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
+    super::tell_identity(&security, &readiness, &grpc);
     let metrics = Metrics::new();
     metrics.section("registry", |section| server.register(section));
     metrics.section("store", |section| store.register(section));
@@ -133,7 +140,9 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     let admin_address = super::admin_address(config.admin.clone(), state, &config.name);
     if let Some(address) = &admin_address {
         let (services, endpoints) = (Arc::clone(&server), Arc::clone(&server));
+        let secured = security.clone();
         let bound = Admin::new(metrics, readiness)
+            .with_status("security", move || json!(secured.status()))
             .with_status("network_services", move || {
                 json!(services.services(&ServiceQuery::default()))
             })
@@ -148,8 +157,8 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     }
     let health = Health::new(Server::SERVICES).await;
     for url in &config.listen_on {
-        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
-        if matches!(url, Url::Tcp { .. }) {
+        let listener = listen(url, &security).await?;
+        if security.is_insecure() && matches!(url, Url::Tcp { .. }) {
             warn!(%url, "NSM_INSECURE is true: neither encrypted nor authenticated");
         }
         info!(url = %listener.url(), "listening");

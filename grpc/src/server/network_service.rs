@@ -2,18 +2,19 @@ use carrick_chain::{Endpoint, Error, Kind};
 use carrick_proto::connection as wire;
 use carrick_proto::networkservice::NetworkServiceRequest;
 use carrick_proto::networkservice::network_service_server::NetworkService;
-use carrick_types::Connection;
+use carrick_types::{Connection, Token};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, error, info, info_span};
 
 use super::{ServerOptions, deadline};
 use crate::convert::{connection_from_wire, connection_to_wire, request_from_wire};
+use crate::status::chain_of;
 use crate::{
-    ConnectInfo, Descriptors, Peer, invalid, namespaces, status, token_from_metadata, trace,
+    ConnectInfo, Descriptors, Peer, Tls, invalid, namespaces, status, token_from_metadata, trace,
 };
 
 /// Serves `networkservice.NetworkService` with an [`Endpoint`].
@@ -57,7 +58,7 @@ impl Requests {
             ))
         })?;
         let descriptors = descriptors(&request);
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let mut connection = request_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
@@ -67,7 +68,9 @@ impl Requests {
             .receive(descriptors.as_ref(), &connection);
         let held = timeout_at(end, held).await.map_err(|_| late())?;
         let held = held.map_err(|e| invalid(&e))?;
-        let answer = timeout_at(end, self.endpoint.request(connection, deadline)).await;
+        let own = own_token(&extensions)?;
+        let asked = self.endpoint.request_with(connection, own, deadline);
+        let answer = timeout_at(end, asked).await;
         drop(held);
         let mut answer = answer.map_err(|_| late())?.map_err(|e| refuse(&e))?;
         namespaces::give(descriptors.as_ref(), &mut answer);
@@ -133,6 +136,16 @@ fn record(connection: &Connection) {
     let span = Span::current();
     span.record("connection.id", connection.id.as_str());
     span.record("network_service", connection.network_service.as_str());
+}
+
+/// Our token for this caller, where we know it; else the endpoint makes one.
+fn own_token(extensions: &Extensions) -> Result<Option<Token>, Status> {
+    let info = extensions.get::<ConnectInfo>();
+    let token = info.and_then(|info| info.tls.as_ref()).map(Tls::token);
+    let token = token.transpose();
+    token
+        .map(Option::flatten)
+        .map_err(|e| Status::unavailable(chain_of(&e)))
 }
 
 /// Puts the caller's token where it belongs (NSM `updatetoken`): in the

@@ -29,10 +29,13 @@ impl Default for TokenOptions {
 
 /// A token could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot sign a token for {subject}")]
-pub struct SignError {
-    subject: String,
-    source: jsonwebtoken::errors::Error,
+pub enum SignError {
+    /// The certificate with whose key it would be signed has ended.
+    #[error("the certificate of {0} has ended")]
+    Ended(String),
+    /// The signer failed.
+    #[error("cannot sign a token for {0}")]
+    Sign(String, #[source] jsonwebtoken::errors::Error),
 }
 
 /// Tokens that only look like tokens: HS256 with a key that nobody else has
@@ -86,6 +89,8 @@ pub(super) struct Issuer {
     key: EncodingKey,
     subject: SpiffeId,
     lifetime: Duration,
+    /// When the key's certificate ends.
+    end: Option<SystemTime>,
     cache: Mutex<Cache>,
 }
 
@@ -111,8 +116,15 @@ impl Issuer {
             key,
             subject,
             lifetime: Duration::from_secs(options.max_lifetime.as_secs().max(1)),
+            end: None,
             cache: Mutex::default(),
         }
+    }
+
+    /// No token lasts longer than until `end`.
+    pub(super) fn until(mut self, end: SystemTime) -> Self {
+        self.end = Some(end);
+        self
     }
 
     /// A token that has at least two thirds of its life before it.
@@ -132,17 +144,20 @@ impl Issuer {
 
     /// `exp` has whole seconds, and `expires` says the same.
     fn sign(&self, audience: Option<&str>, now: SystemTime) -> Result<Token, SignError> {
-        let end = now.duration_since(UNIX_EPOCH).unwrap_or_default() + self.lifetime;
+        let mut end = now + self.lifetime;
+        if let Some(last) = self.end {
+            if last <= now {
+                return Err(SignError::Ended(self.subject.to_string()));
+            }
+            end = end.min(last);
+        }
         let claims = Claims {
             sub: self.subject.as_str().to_owned(),
-            exp: end.as_secs(),
+            exp: end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             aud: audience.map(str::to_owned).into_iter().collect(),
         };
-        let value =
-            jsonwebtoken::encode(&self.header, &claims, &self.key).map_err(|source| SignError {
-                subject: claims.sub,
-                source,
-            })?;
+        let value = jsonwebtoken::encode(&self.header, &claims, &self.key)
+            .map_err(|source| SignError::Sign(claims.sub, source))?;
         Ok(Token {
             value,
             expires: UNIX_EPOCH + Duration::from_secs(claims.exp),

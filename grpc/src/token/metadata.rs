@@ -24,6 +24,11 @@ pub fn token_from_metadata(metadata: &MetadataMap) -> Option<Token> {
     })
 }
 
+/// Whether a call brings a token.
+pub(crate) fn has_token(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(TOKEN)
+}
+
 fn only<'a>(metadata: &'a MetadataMap, key: &str) -> Option<&'a str> {
     let mut values = metadata.get_all(key).iter();
     let value = values.next()?;

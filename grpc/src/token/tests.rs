@@ -197,24 +197,6 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
-fn a_spiffe_id_is_one() {
-    assert_eq!(
-        SpiffeId::new("a.b", "ns/x/sa/y").unwrap().as_str(),
-        "spiffe://a.b/ns/x/sa/y"
-    );
-    for (domain, name) in [
-        ("", "a"),
-        ("A", "a"),
-        ("a", ""),
-        ("a", "b//c"),
-        ("a", ".."),
-        ("a", "b c"),
-    ] {
-        assert!(SpiffeId::new(domain, name).is_err(), "{domain:?} {name:?}");
-    }
-}
-
-#[test]
 fn a_token_is_missing_unless_it_is_there_exactly_once() {
     let token = Token {
         value: "a.b.c".into(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use carrick_chain::{Chain, Element, Endpoint, EndpointOptions, Error, Kind, Next, Tokens};
+use carrick_grpc::Channel;
 use carrick_grpc::{
     Channels, DialOptions, Health, InsecureTokens, Security, ServeError, ServerOptions, SpiffeId,
     TokenOptions, Url, builder, listen, routes,
@@ -22,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint as ChannelEndpoint, Server, Uri};
+use tonic::transport::{Endpoint as ChannelEndpoint, Server, Uri};
 use tonic::{Request, Response, Status};
 
 /// Gives an address; the services `full` and `slow` are as their names say.
@@ -198,12 +199,13 @@ pub(crate) async fn pipe(options: &ServerOptions) -> Channel {
             .serve_with_incoming(incoming),
     );
     let mut ours = Some(TokioIo::new(ours));
-    ChannelEndpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(
-        move |_: Uri| {
-            let ours = ours.take().ok_or(std::io::ErrorKind::NotConnected);
-            async move { ours.map_err(std::io::Error::from) }
-        },
-    ))
+    let connect = tower::service_fn(move |_: Uri| {
+        let ours = ours.take().ok_or(std::io::ErrorKind::NotConnected);
+        async move { ours.map_err(std::io::Error::from) }
+    });
+    ChannelEndpoint::from_static("http://localhost")
+        .connect_with_connector_lazy(connect)
+        .into()
 }
 
 /// A server in a runtime of its own, which can end without a word.

@@ -10,9 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use carrick_grpc::Channel;
 use carrick_grpc::{
-    Attachments, ConnectInfo, Descriptors, DialOptions, ReceiveError, Security, Socket, Url,
-    dial_passing, listen,
+    Attachments, ConnectInfo, Descriptors, DialOptions, ReceiveError, Security, Stream as Socket,
+    Url, dial_passing, listen,
 };
 use carrick_proto::connection as wire;
 use carrick_proto::networkservice::NetworkServiceRequest;
@@ -25,7 +26,7 @@ use rustix::net::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use crate::common::unix;

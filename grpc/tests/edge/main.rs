@@ -2,6 +2,7 @@
 
 mod common;
 mod descriptors;
+mod mutual_tls;
 mod namespaces;
 mod services;
 mod sockets;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use carrick_chain::elements::{Mechanisms, OWN_NAMESPACE, kernel_of_own_namespace};
 use carrick_chain::{Chain, Element, Endpoint, EndpointOptions, Error, Next, Remote};
+use carrick_grpc::Channel;
 use carrick_grpc::{
     Attachments, ConnectInfo, DialOptions, Health, Held, Namespaces, RemoteEndpoint, Security,
     ServerOptions, Url, convert, dial_passing, listen, routes, serve,
@@ -21,7 +22,7 @@ use carrick_proto::networkservice::network_service_server::{NetworkService, Netw
 use carrick_types::{Connection, Invalid, Mechanism, MechanismClass, MechanismType};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
 use crate::common::{client_tokens, request, tokens, unix};

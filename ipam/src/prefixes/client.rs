@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use carrick_grpc::Channel;
 use carrick_store::{Store, Table};
 use carrick_types::{Invalid, IpFamily, Prefix};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
 
 use super::session::Link;
 use super::{Further, Grant, Prefixes, Refusal};

@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use carrick_grpc::trace;
+use carrick_grpc::{ConnectInfo, trace};
 use carrick_proto::ipam::ipam_server::Ipam;
 use carrick_proto::ipam::{PrefixRequest, PrefixResponse, Type};
 use carrick_types::{Invalid, Prefix};
@@ -12,11 +12,6 @@ use tracing::{Instrument, debug, debug_span, info_span};
 
 use super::grants::StreamId;
 use super::{GrantAsk, GrantError, LEASE_HEADER, OWNER_HEADER, Refused, Server};
-
-/// Who the peer is, as its certificate says: a request extension that the
-/// transport sets (SPIFFE id). It counts more than what the peer says itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerIdentity(pub String);
 
 /// Longest name of an owner, in bytes: a SPIFFE id's limit.
 const OWNER_MAX: usize = 2048;
@@ -58,8 +53,10 @@ impl Ipam for Server {
 }
 
 fn owner(request: &Request<Streaming<PrefixRequest>>) -> Result<Option<String>, Status> {
-    if let Some(PeerIdentity(identity)) = request.extensions().get() {
-        return Ok(Some(identity.clone()));
+    // What the certificate says counts more than what the peer says itself.
+    let info = request.extensions().get::<ConnectInfo>();
+    if let Some(identity) = info.and_then(ConnectInfo::identity) {
+        return Ok(Some(identity.id().to_string()));
     }
     named(request.metadata())
 }

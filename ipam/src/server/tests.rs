@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use carrick_grpc::Channel;
 use carrick_proto::ipam::ipam_client::IpamClient;
 use carrick_proto::ipam::{PrefixRequest, PrefixResponse, Type};
 use carrick_proto::ippool::allocator_client::AllocatorClient;
@@ -7,7 +8,6 @@ use carrick_proto::ippool::ip_family::Family;
 use carrick_proto::ippool::{Identifier, IpFamily as WireFamily, Subnet, SubnetRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::*;

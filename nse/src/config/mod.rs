@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use carrick_config::{Mistakes, Observability, Reader, Source};
 use carrick_config::{address, boolean, duration, labels, list, number, positive, prefixes, text};
-use carrick_grpc::Url;
+use carrick_grpc::{SecuritySettings, Url, workload_api};
 use carrick_telemetry::Address;
 use carrick_types::{EndpointName, Invalid, Labels, Mtu, Prefix, ServiceName};
 use carrick_vl3::dns::{Template, TemplateError};
@@ -39,8 +39,8 @@ pub struct Config {
     pub advertise: Option<Url>,
     /// Registries of other domains, by the domain's name.
     pub domains: Vec<(String, Url)>,
-    /// Whether plaintext is allowed.
-    pub insecure: bool,
+    /// How connections are secured.
+    pub security: SecuritySettings,
     /// Whether the network services are registered, too.
     pub register_service: bool,
     /// Whether the registration is withdrawn at an orderly end.
@@ -209,7 +209,7 @@ impl Config {
                 client_info: client_info?,
                 advertise: r.read("CARRICK_ADVERTISE", optional_url)?,
                 domains: r.read("CARRICK_DOMAINS", domains)?,
-                insecure: r.read("NSM_INSECURE", boolean)?,
+                security: read_security(r)?,
                 register_service: r.read("NSM_REGISTER_SERVICE", boolean)?,
                 unregister_itself: r.read("NSM_UNREGISTER_ITSELF", boolean)?,
                 state_dir: r.read("CARRICK_STATE_DIR", carrick_config::optional_path)?,
@@ -267,7 +267,7 @@ impl Config {
                 "inside CARRICK_NETWORKS",
             ));
         }
-        if !self.insecure {
+        if self.security == SecuritySettings::UnixOnly {
             self.refuse_plaintext(r);
         }
     }
@@ -298,14 +298,20 @@ impl Config {
                 .into_iter()
                 .filter(|url| matches!(url, Url::Tcp { .. }));
             if let Some(url) = tcp.next() {
-                r.mistake(Invalid::new(
-                    variable,
-                    url,
-                    "allowed without NSM_INSECURE=true: mutual TLS is not configured, and plaintext over TCP must be asked for",
-                ));
+                r.mistake(SecuritySettings::plaintext(variable, url));
             }
         }
+        if let Setting::Mesh(manager) = &self.setting {
+            r.mistake(SecuritySettings::unprotected("NSM_CONNECT_TO", manager));
+        }
     }
+}
+
+fn read_security(r: &mut Reader<'_>) -> Option<SecuritySettings> {
+    let insecure = r.read("NSM_INSECURE", boolean);
+    let endpoint = r.read("SPIFFE_ENDPOINT_SOCKET", workload_api);
+    let settings = SecuritySettings::new(insecure?, endpoint?);
+    settings.map_err(|mistake| r.mistake(mistake)).ok()
 }
 
 fn read_setting(r: &mut Reader<'_>) -> Option<Setting> {

@@ -1,6 +1,6 @@
 use carrick_config::{
     LOG_LEVEL, METRICS_EXPORT_INTERVAL, OPEN_TELEMETRY_ENDPOINT, PPROF_ENABLED, PPROF_LISTEN_ON,
-    TELEMETRY, Variable,
+    SPIFFE_ENDPOINT_SOCKET, TELEMETRY, Variable,
 };
 
 macro_rules! table {
@@ -21,7 +21,7 @@ pub const VARIABLES: &[Variable] = table! {
     "CARRICK_REGISTRY_URL" = "", "Stand-alone: the domain's registry. Empty: the endpoint brings its own.";
     "CARRICK_REGISTRY_LISTEN_ON" = "", "Stand-alone: where the endpoint's own registry is served for others, URLs with commas between them.";
     "CARRICK_DOMAINS" = "", "Registries of other domains whose endpoints are peers, `name:url,name:url`.";
-    "NSM_INSECURE" = "false", "Whether plaintext over TCP is allowed; loudly logged.";
+    "NSM_INSECURE" = "false", "Whether plaintext is allowed, over TCP and in a mesh; loudly logged. Not together with `SPIFFE_ENDPOINT_SOCKET`.";
     "NSM_REGISTER_SERVICE" = "true", "Whether the network services are registered along with the endpoint.";
     "NSM_UNREGISTER_ITSELF" = "true", "Whether an orderly end withdraws the registration, closes the connections and frees the prefixes. `false` keeps all of it for the next start.";
     "NSM_DIAL_TIMEOUT" = "5s", "Longest wait for a transport connection.";
@@ -53,6 +53,7 @@ pub const VARIABLES: &[Variable] = table! {
     "CARRICK_STATE_DIR" = "/var/lib/carrick", "Directory of the durable state (leases, connections, identity), one file for each endpoint name. Empty: in memory only.";
     "CARRICK_ADMIN" = "", "Where `/metrics`, `/healthz`, `/readyz` and `/status` are served: `tcp://127.0.0.1:2112` or `unix:///run/carrick/admin.sock`. Empty: `<name>.admin` in `CARRICK_STATE_DIR`; without one, nowhere.";
     "CARRICK_MAX_CONNECTIONS" = "100000", "Most connections served at once, 1 to 1000000.";
+    SPIFFE_ENDPOINT_SOCKET,
     LOG_LEVEL,
     TELEMETRY,
     OPEN_TELEMETRY_ENDPOINT,

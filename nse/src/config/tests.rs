@@ -25,9 +25,28 @@ fn nothing_set_is_a_stand_alone_endpoint() {
 #[test]
 fn a_manager_makes_it_part_of_a_mesh() {
     let manager = ("NSM_CONNECT_TO", "unix:///run/nsm.sock");
-    let config = read(&[manager, OWN_PREFIX]).unwrap();
+    let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/agent.sock");
+    let config = read(&[manager, spiffe, OWN_PREFIX]).unwrap();
     assert!(matches!(config.setting, Setting::Mesh(_)));
     assert_eq!((config.agent, config.node.router), (AgentKind::None, None));
+}
+
+/// Guards `Config::refuse_plaintext`.
+#[test]
+fn in_a_mesh_there_is_mutual_tls_or_plaintext_is_asked_for() {
+    let manager = ("NSM_CONNECT_TO", "unix:///run/nsm.sock");
+    let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/agent.sock");
+    let insecure = ("NSM_INSECURE", "true");
+    let refused = read(&[manager, OWN_PREFIX]).unwrap_err().to_string();
+    for name in ["SPIFFE_ENDPOINT_SOCKET", "NSM_INSECURE=true"] {
+        assert!(refused.contains(name), "{refused}");
+    }
+    read(&[manager, OWN_PREFIX, insecure]).unwrap();
+    let tcp = ("NSM_LISTEN_ON", "tcp://127.0.0.1:5000");
+    let secured = read(&[manager, OWN_PREFIX, spiffe, tcp]).unwrap();
+    assert!(matches!(secured.security, SecuritySettings::Mutual(_)));
+    let both = read(&[manager, OWN_PREFIX, spiffe, insecure]).unwrap_err();
+    assert!(both.to_string().contains("set together"), "{both}");
 }
 
 #[test]
@@ -111,7 +130,7 @@ fn prefixes_of_its_own_lie_in_the_network() {
 fn who_is_started_as_an_nsm_endpoint_is_part_of_the_mesh() {
     let spiffe = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spire/agent.sock");
     let setting = |settings: &[(&'static str, &'static str)]| {
-        let mut all = vec![OWN_PREFIX, ("NSM_INSECURE", "true")];
+        let mut all = vec![OWN_PREFIX];
         all.extend_from_slice(settings);
         read(&all).unwrap().setting
     };
@@ -134,7 +153,7 @@ fn who_is_started_as_an_nsm_endpoint_is_part_of_the_mesh() {
 #[test]
 fn the_name_of_a_socket_file_is_one_in_a_fresh_directory_of_a_mesh() {
     let dir = |settings: &[(&'static str, &'static str)]| {
-        let mut all = vec![OWN_PREFIX, ("NSM_NAME", "nse/1")];
+        let mut all = vec![OWN_PREFIX, ("NSM_NAME", "nse/1"), ("NSM_INSECURE", "true")];
         all.extend_from_slice(settings);
         let config = read(&all).unwrap();
         match &config.listen_on[..] {

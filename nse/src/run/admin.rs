@@ -39,6 +39,7 @@ pub(super) async fn admin(
         .with_status("name", move || json!(name))
         .with_status("network_services", move || json!(services))
         .with_status("node", move || json!(node))
+        .with_status("security", status(|parts| json!(parts.security.status())))
         .with_status("ready", move || json!(ready.is_ready()))
         .with_status("prefixes", status(|parts| json!(parts.prefixes.current())))
         .with_status("connections", status(Parts::connections_status))

@@ -55,7 +55,10 @@ pub(super) fn assemble(
     store: &Store,
     metrics: &Metrics,
 ) -> Result<(Parts, Option<PrefixClient>), Error> {
-    let security = Security::plaintext(config.insecure);
+    let lifetime = TokenOptions {
+        max_lifetime: config.times.token,
+    };
+    let security = Security::new(&config.security, &lifetime);
     let identity = Arc::new(match &config.state_dir {
         Some(dir) => {
             let file = dir.join(format!("{}.key", file_name(config.name.as_str())));
@@ -64,11 +67,9 @@ pub(super) fn assemble(
         None => Identity::generate(),
     });
     let subject = SpiffeId::new(TRUST_DOMAIN, &plain(config.name.as_str()))?;
-    let lifetime = TokenOptions {
-        max_lifetime: config.times.token,
-    };
-    let tokens: Arc<dyn Tokens> = Arc::new(Es256Tokens::new(&identity, subject, &lifetime));
-    let channels = Channels::new(security, dial_options(config));
+    let own = || Arc::new(Es256Tokens::new(&identity, subject, &lifetime)) as Arc<dyn Tokens>;
+    let tokens = security.tokens().unwrap_or_else(own);
+    let channels = Channels::new(security.clone(), dial_options(config));
 
     let counted = EndpointMetrics::default();
     metrics.section("ipam", |section| counted.register(section));
@@ -116,6 +117,7 @@ pub(super) fn assemble(
         handle,
         tokens,
         identity,
+        security,
         channels,
         dials,
     };

@@ -21,6 +21,7 @@ const REGISTRY_GRACE: Duration = Duration::from_secs(5);
 /// The endpoint's own registry, where nobody else serves the domain's.
 pub(super) async fn serve_registry(
     config: &Config,
+    security: &Security,
     store: &Store,
     stages: &Stages,
 ) -> Result<Option<Url>, Error> {
@@ -37,13 +38,14 @@ pub(super) async fn serve_registry(
     ));
     let options = registry::ServerOptions {
         store: Some(store.clone()),
+        tokens: security.tokens(),
         ..Default::default()
     };
     let server = Arc::new(registry::Server::start(options)?);
     let health = Health::new(registry::Server::SERVICES).await;
     health.set_ready(true).await;
     for url in serve_registry_on.iter().chain([&own]) {
-        let listener = listen(url, &Security::plaintext(config.insecure)).await?;
+        let listener = listen(url, security).await?;
         info!(url = %listener.url(), "serving the domain's registry");
         let (routes, stop) = (server.beside(health.routes()), stages.registry.token());
         stages.registry.spawn_fatal("registry", async move {
@@ -105,7 +107,7 @@ pub(super) fn register(
     let config = &parts.config;
     let mut labels = config.labels.clone();
     let key = registry::Endpoint::KEY_LABEL.to_owned();
-    labels.0.insert(key, parts.identity.public_key_text());
+    labels.0.insert(key, token_key(parts));
     // A node without a name is known, too, but not to clients.
     let node = [(Mechanism::NODE_NAME.to_owned(), config.node.name.clone())];
     for (key, value) in config.client_info.0.clone().into_iter().chain(node) {
@@ -121,4 +123,41 @@ pub(super) fn register(
     let services = config.services.iter().cloned().map(registry::Service::new);
     let services = services.filter(|_| config.register_service).collect();
     registry.keep_registered(endpoint, services, registry::RegistrationOptions::default())
+}
+
+/// The key that the endpoint's path tokens verify with: that of the X.509-SVID
+/// where there is mutual TLS, else its own.
+pub(super) fn token_key(parts: &Parts) -> String {
+    let context = parts
+        .security
+        .source()
+        .and_then(|source| source.current().ok());
+    context.map_or_else(
+        || parts.identity.public_key_text(),
+        |context| context.svid().public_key_text().to_owned(),
+    )
+}
+
+/// Registers the key of each new X.509-SVID, so that peers go on believing.
+pub(super) async fn follow_key(
+    parts: &Parts,
+    registered: &mut String,
+    registration: &registry::Registration,
+) {
+    let Some(mut source) = parts.security.source() else {
+        return std::future::pending().await;
+    };
+    loop {
+        let key = token_key(parts);
+        if key != *registered {
+            registered.clone_from(&key);
+            registration.update(|endpoint| {
+                for labels in endpoint.labels.values_mut() {
+                    let label = registry::Endpoint::KEY_LABEL.to_owned();
+                    labels.0.insert(label, key.clone());
+                }
+            });
+        }
+        source.changed().await;
+    }
 }

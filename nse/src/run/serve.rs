@@ -14,10 +14,13 @@ use super::start::Ready;
 use crate::parts::Parts;
 use crate::{Config, Error};
 
-pub(super) async fn open_listeners(config: &Config) -> Result<Vec<Listener>, Error> {
+pub(super) async fn open_listeners(
+    config: &Config,
+    security: &Security,
+) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for url in &config.listen_on {
-        listeners.push(listen(url, &Security::plaintext(config.insecure)).await?);
+        listeners.push(listen(url, security).await?);
     }
     Ok(listeners)
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use carrick_chain::Endpoint;
-use carrick_grpc::{Listener, Observer, Url};
+use carrick_grpc::{Listener, Observer, Security, Url};
 use carrick_registry as registry;
 use carrick_telemetry::{Condition, Readiness};
 use carrick_vl3::peers::Event;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::network::{follow_prefixes, network};
-use super::registry::register;
+use super::registry::{follow_key, register, token_key};
 use super::serve::serve_all;
 use super::stages::Stages;
 use crate::journal::Answers;
@@ -69,6 +69,13 @@ impl Start {
             follow_prefixes(parts.clone(), stages.network.token()),
         );
         names::serve(&parts, &stages.network);
+        // Its key is registered, and what it registers must not be another's.
+        if let Some(source) = parts.security.source()
+            && stopping.run_until_cancelled(source.ready()).await.is_none()
+        {
+            return;
+        }
+        let mut key = token_key(&parts);
         let registration = register(&parts, &registry, &url);
         network(&parts, &registry, &stages);
         let mut state = registration.state();
@@ -83,9 +90,14 @@ impl Start {
                 registry::RegistrationState::Lost(error) => ready.registered.unmet(error),
                 registry::RegistrationState::Pending => {}
             }
-            match stopping.run_until_cancelled(state.changed()).await {
-                Some(Ok(())) => {}
-                _ => break,
+            let changed = async {
+                tokio::select! {
+                    changed = state.changed() => changed.is_ok(),
+                    () = follow_key(&parts, &mut key, &registration) => true,
+                }
+            };
+            if stopping.run_until_cancelled(changed).await != Some(true) {
+                break;
             }
         }
         ready.registered.unmet("the endpoint is leaving");
@@ -150,4 +162,20 @@ impl Ready {
             registered: readiness.condition("registered"),
         }
     }
+}
+
+/// Where there is mutual TLS, an endpoint without an identity is not ready.
+pub(super) fn tell_identity(security: &Security, readiness: &Readiness, stages: &Stages) {
+    if security.source().is_none() {
+        return;
+    }
+    let condition = readiness.condition("identity");
+    let told = security.clone().tell_usable(move |usable| match usable {
+        Ok(()) => condition.met(),
+        Err(none) => condition.unmet(none),
+    });
+    let stop = stages.server.token();
+    stages.server.spawn("identity", async move {
+        stop.run_until_cancelled(told).await;
+    });
 }

@@ -215,6 +215,7 @@ fn parts(store: &Store, agent: Arc<dyn Agent>) -> Parts {
         handle,
         tokens,
         identity,
+        security: Security::insecure(),
         channels: Channels::new(Security::insecure(), DialOptions::default()),
         dials,
     }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use carrick_grpc::{ConnectInfo, Descriptors};
+use carrick_grpc::{ConnectInfo, Descriptors, Tls};
 use carrick_proto::registry as proto;
 use carrick_proto::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
 use carrick_proto::registry::network_service_registry_server::NetworkServiceRegistry;
@@ -122,7 +122,14 @@ impl NetworkServiceRegistry for Services {
 impl Services {
     fn caller<M>(&self, request: &Request<M>) -> Result<Caller, Status> {
         let caller = Caller::of(request.metadata()).map_err(|error| invalid(&error))?;
-        Ok(caller.arrive(self.0.token().as_ref()))
+        let info = request.extensions().get::<ConnectInfo>();
+        let tls = info.and_then(|info| info.tls.as_ref());
+        // For this very caller, where we know who it is.
+        let own = match tls.map(Tls::token) {
+            Some(own) => own.map_err(|e| Status::unavailable(e.to_string()))?,
+            None => self.0.token(),
+        };
+        Ok(caller.arrive(own.as_ref()))
     }
 
     /// A watch with the word that the server stops as its end, so that those

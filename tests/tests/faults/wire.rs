@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrick_chain::Tokens;
+use carrick_grpc::Channel;
 use carrick_grpc::convert::time_to_wire;
 use carrick_grpc::{InsecureTokens, Security, SpiffeId, TokenOptions, Url, dial};
 use carrick_proto::connection::{Connection, Mechanism, Path, PathSegment};
 use carrick_proto::networkservice::NetworkServiceRequest;
 use carrick_proto::networkservice::network_service_client::NetworkServiceClient;
 use carrick_tests::{Lab, Namespace, PATIENCE};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// A caller of an endpoint, with tokens that only it believes in.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use carrick_grpc::Channel;
 use carrick_grpc::{Security, ServerOptions, Url, dial, listen, serve};
 use carrick_proto::connection::monitor_connection_client::MonitorConnectionClient;
 use carrick_proto::connection::monitor_connection_server::{
@@ -15,7 +16,6 @@ use carrick_proto::networkservice::network_service_server::{NetworkService, Netw
 use carrick_tests::PATIENCE;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::lab;

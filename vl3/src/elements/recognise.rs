@@ -43,7 +43,8 @@ impl Recognise {
     async fn recognise(&self, connection: &Connection) -> Recognition {
         let mut changes = self.vl3.changes();
         let open = |recognition: &Recognition| match recognition {
-            Recognition::Forged(Forgery::Unregistered) => true,
+            // Of a bad token the key may have changed.
+            Recognition::Forged(Forgery::BadToken | Forgery::Unregistered) => true,
             Recognition::Client => announces(connection),
             Recognition::Forged(_) | Recognition::Peer(_) => false,
         };
