@@ -86,7 +86,7 @@ without_bpf=(agent clients demo faults mesh restarts scale sight soak)
 netns() {
     need_tools || return 1
     # Built as the user, run as root of the namespace.
-    cargo test --locked --quiet -p carrick-tests --no-run && cargo build --locked --quiet -p carrick || return 1
+    cargo test --locked --quiet -p carrick-tests --no-run && cargo build --locked --quiet -p carrick -p carrick-bench || return 1
     if [ "$(id -u)" = 0 ]; then
         CARRICK_BIN=$PWD/${CARGO_TARGET_DIR:-target}/debug/carrick cargo test --locked --quiet --no-fail-fast -p carrick-tests -- --test-threads=2
     elif unshare --user --map-root-user --net --mount true 2>/dev/null; then

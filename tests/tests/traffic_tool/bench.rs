@@ -32,6 +32,26 @@ fn namespaces() -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quick_benchmark_of_the_endpoint_measures_every_part() {
+    carrick_tests::require_root();
+    let program = Lab::binary().with_file_name("carrick-bench");
+    assert!(program.exists(), "cargo build -p carrick-bench");
+    let output = Command::new(program)
+        .args(["endpoint", "--quick", "--no-go", "--carrick"])
+        .arg(Lab::binary())
+        .output()
+        .unwrap();
+    let (told, said) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{told}{said}");
+    let rows = |name: &str| told.lines().filter(|line| line.starts_with(name)).count();
+    assert!(rows("Carrick") >= 6, "{told}");
+    assert!(rows("echo") >= 2, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quick_benchmark_measures_every_part() {
     carrick_tests::require_root();
     let output = Command::new(Lab::binary())

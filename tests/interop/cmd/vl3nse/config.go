@@ -14,7 +14,7 @@ import (
 // nseConfig is what "vl3nse nse" reads from the environment.
 type nseConfig struct {
 	name            string            // NSM_NAME
-	connectTo       *url.URL          // NSM_CONNECT_TO, the manager
+	connectTo       *url.URL          // NSM_CONNECT_TO, the manager; set to nothing: nobody is told of the endpoint
 	listenOn        *url.URL          // NSM_LISTEN_ON
 	services        []string          // NSM_SERVICE_NAMES
 	labels          map[string]string // NSM_LABELS, k:v,k:v
@@ -67,8 +67,10 @@ func readNSEConfig() (*nseConfig, error) {
 	}
 
 	var err error
-	if c.connectTo, err = url.Parse(env("NSM_CONNECT_TO", "")); err != nil || c.connectTo.Scheme == "" {
-		return nil, fmt.Errorf("NSM_CONNECT_TO %q is no URL of a manager", os.Getenv("NSM_CONNECT_TO"))
+	if connectTo, ok := os.LookupEnv("NSM_CONNECT_TO"); !ok || connectTo != "" {
+		if c.connectTo, err = url.Parse(connectTo); err != nil || c.connectTo.Scheme == "" {
+			return nil, fmt.Errorf("NSM_CONNECT_TO %q is no URL of a manager", connectTo)
+		}
 	}
 	if c.listenOn, err = url.Parse(env("NSM_LISTEN_ON", "tcp://127.0.0.1:0")); err != nil {
 		return nil, fmt.Errorf("NSM_LISTEN_ON: %w", err)

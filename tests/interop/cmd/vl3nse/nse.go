@@ -70,6 +70,14 @@ func runNSE(ctx context.Context) error {
 	errCh := endpoint.Serve(serveCtx, config.listenOn, chain,
 		grpc.Creds(grpcfd.TransportCredentials(insecure.NewCredentials())))
 
+	if config.connectTo == nil {
+		select {
+		case err = <-errCh:
+		case <-ctx.Done():
+		}
+		return err
+	}
+
 	endpoints := registryclient.NewNetworkServiceEndpointRegistryClient(serveCtx,
 		registryclient.WithClientURL(config.connectTo),
 		registryclient.WithDialOptions(dialOptions...),
@@ -157,7 +165,7 @@ func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-c
 }
 
 func registerServices(ctx context.Context, config *nseConfig, dialOptions []grpc.DialOption) error {
-	if !config.registerService {
+	if !config.registerService || config.connectTo == nil {
 		return nil
 	}
 	services := registryclient.NewNetworkServiceRegistryClient(ctx,
