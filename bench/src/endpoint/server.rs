@@ -159,6 +159,11 @@ fn carrick(program: &Path, socket: &Path, state: Option<&Path>) -> Command {
         .env("NSM_NAME", "bench")
         .env("NSM_SERVICE_NAMES", "vl3")
         .env("NSM_LISTEN_ON", format!("unix://{}", socket.display()))
+        // Of its own: the server before this one may not be gone yet.
+        .env(
+            "CARRICK_REGISTRY_LISTEN_ON",
+            format!("unix://{}", socket.with_file_name("registry").display()),
+        )
         .env("NSM_LOG_LEVEL", "ERROR")
         .env("CARRICK_PREFIXES", "10.0.0.0/8")
         .env("CARRICK_NETWORKS", "10.0.0.0/8")
