@@ -18,7 +18,8 @@ const SERVERS: u16 = 4;
 /// A VIP for everything, with servers 1 to 4 of equal weight.
 fn model(change: impl FnOnce(&mut Service)) -> Model {
     let mut model = Model::new(Sizes {
-        buckets4: 256,
+        // Two hundred flows shall all find a place, with hardly a doubt.
+        buckets4: 2_048,
         nat_buckets4: 256,
         ..Sizes::small()
     });
