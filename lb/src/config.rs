@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::control::{Refused, Wanted};
-use crate::service::Problems;
+use crate::service::{Mode, Problems, Service};
 use walk::Walk;
 
 /// What one balancer is told.
@@ -71,8 +71,9 @@ impl Config {
 
 fn read(walk: &mut Walk, file: &Value) -> Config {
     let root = walk.table("", file, &["balancer", "services"]);
-    let balancer = balancer::read(walk, &root);
     let services = service::read_all(walk, &root);
+    let translates = |service: &Service| matches!(service.mode, Mode::Nat { .. });
+    let balancer = balancer::read(walk, &root, services.iter().any(translates));
     // What each service has wrong by itself is told with all the rest.
     for service in &services {
         walk.problems

@@ -104,6 +104,7 @@ impl Plane {
             pins: Some(pins(namespace)),
             flow_rate: None,
             mtu: None,
+            journal: true,
             sizes: Sizes {
                 cpus,
                 slices: cpus,

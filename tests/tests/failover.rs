@@ -53,6 +53,7 @@ impl Balancer {
         };
         let options = Options {
             pins: None,
+            journal: true,
             ..Options::of(&settings).unwrap()
         };
         let mut control = Control::adopt(Kernel::open(&options).unwrap()).unwrap();

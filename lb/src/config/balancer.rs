@@ -20,8 +20,10 @@ pub struct Balancer {
     pub interfaces: Vec<IfName>,
     /// Its own addresses.
     pub local: Local,
-    /// IPv4 flows that can be remembered; IPv6 and translated ones an eighth of that.
+    /// IPv4 flows that can be remembered; IPv6 ones an eighth of that.
     pub flows: u32,
+    /// The same of flows that are translated (NAT).
+    pub nat_flows: u32,
     /// New flows per second and CPU that are remembered; those beyond go by
     /// hash. `None` is no limit.
     pub flow_rate: Option<u32>,
@@ -42,6 +44,7 @@ impl Default for Balancer {
             interfaces: Vec::new(),
             local: Local::default(),
             flows: 1 << 20,
+            nat_flows: 1 << 17,
             flow_rate: None,
             mtu: None,
             admin: None,
@@ -85,7 +88,7 @@ pub struct Journal {
     pub interval: Duration,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "address4",
     "address6",
     "admin",
@@ -97,6 +100,7 @@ const KEYS: [&str; 11] = [
     "journal",
     "mtu",
     "name",
+    "nat-flows",
 ];
 
 const BACKENDS: [(&str, Backend); 3] = [
@@ -107,9 +111,14 @@ const BACKENDS: [(&str, Backend); 3] = [
 
 const HOOKS: [(&str, Hook); 3] = [("auto", Hook::Auto), ("tc", Hook::Tc), ("xdp", Hook::Xdp)];
 
-pub(super) fn read(walk: &mut Walk, root: &Table<'_>) -> Balancer {
+/// `translates`: some service is NAT.
+pub(super) fn read(walk: &mut Walk, root: &Table<'_>, translates: bool) -> Balancer {
     let table = walk.sub(root, "balancer", &KEYS);
     let default = Balancer::default();
+    let limits = 256..=16 << 20;
+    let flows = walk.number_at(&table, "flows", limits.clone());
+    let flows = flows.unwrap_or(default.flows);
+    let nat_flows = walk.number_at(&table, "nat-flows", limits);
     Balancer {
         name: walk
             .text_at(&table, "name", NAME, name)
@@ -129,9 +138,8 @@ pub(super) fn read(walk: &mut Walk, root: &Table<'_>) -> Balancer {
                 text.parse().ok()
             }),
         },
-        flows: walk
-            .number_at(&table, "flows", 256..=16 << 20)
-            .unwrap_or(default.flows),
+        flows,
+        nat_flows: nat_flows.unwrap_or(if translates { flows } else { flows / 8 }),
         flow_rate: walk.number_at(&table, "flow-rate", 1..=100_000_000),
         mtu: walk.number_at(&table, "mtu", 576..=65_535),
         admin: walk.text_at(

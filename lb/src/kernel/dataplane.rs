@@ -9,7 +9,7 @@ use super::plane::{Book, with_hop};
 use super::{Hook, Options, Program, Tables, flows, hops, preflight, read};
 use crate::dataplane::{Applied, Dataplane, Error, FlowRecord, Installed, Plan, Statistics};
 use crate::service::Service;
-use crate::tables::{CpuState, JournalRecord, Key, Meta, Server, Sizes, Table};
+use crate::tables::{CpuState, JournalRecord, Key, Meta, SETTING_JOURNAL, Server, Sizes, Table};
 
 /// How often idle flows are freed and next hops asked for again.
 const ROUND: Duration = Duration::from_secs(2);
@@ -106,6 +106,10 @@ impl Kernel {
         };
         let mut book = book;
         book.mtu = options.mtu;
+        book.settings.flags &= !SETTING_JOURNAL;
+        if options.journal {
+            book.settings.flags |= SETTING_JOURNAL;
+        }
         book.settings.budget = options.flow_rate.map_or(0, |rate| per_tick(rate, &book));
         book.write_settings(tables);
         read::write_slices(tables, sizes.slices);

@@ -20,6 +20,8 @@ pub struct Options {
     pub flow_rate: Option<u32>,
     /// Largest packet on the way to the servers; `None` takes the route's MTU.
     pub mtu: Option<u16>,
+    /// Whether new flows are written to the journal, for other balancers.
+    pub journal: bool,
 }
 
 impl Options {
@@ -29,7 +31,7 @@ impl Options {
     ///
     /// [`Error::Access`]: the number of CPUs cannot be read.
     pub fn of(balancer: &Balancer) -> Result<Self, Error> {
-        let sizes = Program::sizes_here(balancer.flows)?;
+        let sizes = Program::sizes_here(balancer.flows, balancer.nat_flows)?;
         let attach = balancer.interfaces.iter().flat_map(|interface| {
             let interface = interface.to_string();
             let hook = match balancer.hook {
@@ -48,6 +50,7 @@ impl Options {
             sizes,
             flow_rate: balancer.flow_rate,
             mtu: balancer.mtu,
+            journal: balancer.journal.is_some(),
         })
     }
 

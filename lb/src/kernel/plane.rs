@@ -14,8 +14,8 @@ use crate::dataplane::{
 };
 use crate::service::{Mode, OnEmpty, Policy, Snat};
 use crate::tables::{
-    self, Kind, Meta, SERVER_HAS_KEY, SERVER_IN_USE, SERVER_V6, SETTING_JOURNAL, SETTING_NAT,
-    Server, Service, Settings, Sizes, State, Table, VERSIONS, mode, policy, refusal, snat,
+    self, Kind, Meta, SERVER_HAS_KEY, SERVER_IN_USE, SERVER_V6, SETTING_NAT, Server, Service,
+    Settings, Sizes, State, Table, VERSIONS, mode, policy, refusal, snat,
 };
 
 /// What this process knows of the tables, and writes them by.
@@ -75,7 +75,6 @@ impl Book {
             sizes,
             clock,
             settings: Settings {
-                flags: SETTING_JOURNAL,
                 table_seed: fastrand::u64(..),
                 tick_shift: clock.shift,
                 port_low: 1_024,

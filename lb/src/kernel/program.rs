@@ -125,14 +125,15 @@ impl Program {
         &self.probe
     }
 
-    /// Tables as large as this machine asks for, for so many IPv4 flows.
+    /// Tables as large as this machine asks for, for so many IPv4 flows, and so many of NAT.
     ///
     /// # Errors
     ///
     /// [`Error::Access`]: the number of CPUs cannot be read.
-    pub fn sizes_here(flows: u32) -> Result<Sizes, Error> {
+    pub fn sizes_here(flows: u32, translated: u32) -> Result<Sizes, Error> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::io("count the CPUs", error))?;
-        Ok(Sizes::of_machine(u32::try_from(cpus).unwrap_or(1), flows))
+        let cpus = u32::try_from(cpus).unwrap_or(1);
+        Ok(Sizes::of_machine(cpus, flows, translated))
     }
 
     /// Where it is meant to run.

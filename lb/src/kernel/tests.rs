@@ -18,8 +18,10 @@ fn privileged() -> bool {
 
 fn sizes() -> Sizes {
     Sizes {
-        cpus: Program::sizes_here(1_024).unwrap().cpus,
+        cpus: Program::sizes_here(1_024, 128).unwrap().cpus,
         fixed_clock: 0,
+        // A hundred flows shall all find a place, with hardly a doubt.
+        buckets4: 1_024,
         ..Sizes::small()
     }
 }
@@ -31,6 +33,7 @@ fn open() -> Kernel {
         sizes: sizes(),
         flow_rate: None,
         mtu: None,
+        journal: true,
     };
     Kernel::open(&options).unwrap()
 }
@@ -201,6 +204,7 @@ fn a_thousand_servers_change_within_milliseconds() {
         sizes,
         flow_rate: None,
         mtu: None,
+        journal: true,
     })
     .unwrap();
     let service = ServiceNumber::new(1).unwrap();

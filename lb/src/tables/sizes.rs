@@ -161,22 +161,23 @@ pub struct Sizes {
 
 impl Sizes {
     /// Tables for a balancer of one machine with so many CPUs, for `flows` IPv4
-    /// flows: 20 bytes for each, so that buckets are full to four fifths. IPv6
-    /// flows and translated flows are an eighth as many.
+    /// flows: 20 bytes for each, so that buckets are full to four fifths; and
+    /// for `translated` IPv4 flows of NAT, 80 bytes for each, as each has an
+    /// entry for either direction. IPv6 flows are an eighth of either.
     ///
     /// All CPUs share one slice: entries are claimed by compare-and-swap, and a
     /// flow that changes its CPU is found at once. More slices keep CPUs out of
     /// each other's memory, but a new flow must then be looked for in all.
     #[must_use]
-    pub fn of_machine(cpus: u32, flows: u32) -> Self {
+    pub fn of_machine(cpus: u32, flows: u32, translated: u32) -> Self {
         let buckets = |flows: u32| (flows / 16 * 5).max(64);
         Self {
             cpus,
             slices: 1,
             buckets4: buckets(flows),
             buckets6: buckets(flows / 8),
-            nat_buckets4: buckets(flows / 4),
-            nat_buckets6: buckets(flows / 16),
+            nat_buckets4: buckets(translated.saturating_mul(2)),
+            nat_buckets6: buckets(translated / 4),
             vip_buckets: 4_096,
             rules: 4_096,
             services: 512,
