@@ -125,10 +125,7 @@ impl<'a> Bench<'a> {
                 policy: "weighted-round-robin",
                 mode,
                 // 20 MB of IPv4 flows; translated ones take more room.
-                more: format!(
-                    ", flows: {}",
-                    if name == "NAT" { 4_000_000 } else { 1_250_000 }
-                ),
+                more: ", flows: 1250000, nat-flows: 1000000".to_owned(),
                 servers: world.servers().map(|address| (address, 1)).collect(),
             };
             let ours = match Ours::start(&self.options.carrick, BALANCER, &config) {
