@@ -15,7 +15,7 @@ use tower::{Service, ServiceExt, service_fn};
 
 use crate::dial::connect;
 use crate::security::Mtls;
-use crate::tls::{self, Tls};
+use crate::tls::{self, Side, Tls};
 use crate::token::has_token;
 use crate::{Attachments, DialOptions, Url, token_to_metadata};
 
@@ -190,7 +190,10 @@ impl Target {
                 let now = now.filter(|now| same(now.svid(), of_link.svid()));
                 let context = now.unwrap_or(of_link);
                 let timeout = target.options.connect_timeout;
-                let stream = tls::connect(socket, &context, &target.url, timeout).await?;
+                let shaken = tls::connect(socket, &context, &target.url, timeout).await;
+                let stream = shaken.inspect_err(|_| {
+                    target.mtls.refused.get_or_create(&Side::CLIENT).inc();
+                })?;
                 let shown = stream.tls().map(Tls::peer).cloned();
                 *peer.lock().unwrap_or_else(PoisonError::into_inner) = shown;
                 Ok::<_, BoxError>(TokioIo::new(stream))

@@ -5,8 +5,10 @@ use std::time::SystemTime;
 use carrick_chain::Tokens;
 use carrick_spiffe::{NoSvid, Source, WorkloadEndpoint};
 use carrick_types::Invalid;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::tls::{Refused, Side};
 use crate::token::SvidTokens;
 use crate::{TokenOptions, Url, rfc3339};
 
@@ -93,6 +95,7 @@ enum Mode {
 pub(crate) struct Mtls {
     pub(crate) source: Source,
     pub(crate) tokens: Arc<SvidTokens>,
+    pub(crate) refused: Refused,
 }
 
 /// How connections are secured now, for people.
@@ -144,7 +147,11 @@ impl Security {
     #[must_use]
     pub fn mutual_tls(source: Source, tokens: &TokenOptions) -> Self {
         let tokens = Arc::new(SvidTokens::new(source.clone(), tokens.clone()));
-        Self(Mode::Mutual(Arc::new(Mtls { source, tokens })))
+        Self(Mode::Mutual(Arc::new(Mtls {
+            source,
+            tokens,
+            refused: Refused::default(),
+        })))
     }
 
     /// Unix sockets alone, whose file mode decides who is let in; TCP is
@@ -180,6 +187,19 @@ impl Security {
             Some(source) => source.tell_usable(tell).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Registers what is counted of connections: `refused_handshakes`, those
+    /// that did not become mutual TLS, by our `side`. Without mutual TLS, and
+    /// until the first, it is 0. To be called once for each registry.
+    pub fn register(&self, section: &mut Registry) {
+        let refused = self.mutual().map(|mtls| mtls.refused.clone());
+        let refused = refused.unwrap_or_default();
+        for side in [Side::CLIENT, Side::SERVER] {
+            drop(refused.get_or_create(&side));
+        }
+        let help = "Handshakes that did not become mutual TLS";
+        section.register("refused_handshakes", help, refused);
     }
 
     /// How it stands now.

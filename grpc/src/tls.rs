@@ -12,6 +12,9 @@ use std::time::Duration;
 use carrick_spiffe::{CertificateError, NoSvid, PeerIdentity, Svid, VerifyError, X509Context};
 use carrick_types::Token;
 use futures::stream::{self, BoxStream, StreamExt};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -31,6 +34,20 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes at a time. Beyond it the oldest gives way, so that those who
 /// never finish theirs keep nobody out who does.
 const HANDSHAKES_MAX: usize = 1024;
+
+/// Handshakes that came to nothing, by our side of them.
+pub(crate) type Refused = Family<Side, Counter>;
+
+/// Which end of a connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Side {
+    side: &'static str,
+}
+
+impl Side {
+    pub(crate) const CLIENT: Self = Self { side: "client" };
+    pub(crate) const SERVER: Self = Self { side: "server" };
+}
 
 /// Between two lines about clients that were turned away.
 const QUIET: Duration = Duration::from_secs(10);
@@ -259,9 +276,15 @@ impl Accepting {
                 done = self.handshakes.join_next(), if !self.handshakes.is_empty() => {
                     match done {
                         Some(Ok((_, Ok(stream)))) => return Some(Ok(stream)),
-                        Some(Ok((peer, Err(error)))) => self.refusals.tell(peer, &error),
+                        Some(Ok((peer, Err(error)))) => {
+                            self.mtls.refused.get_or_create(&Side::SERVER).inc();
+                            self.refusals.tell(peer, &error);
+                        }
                         // It gave way.
-                        Some(Err(_)) | None => {}
+                        Some(Err(_)) => {
+                            self.mtls.refused.get_or_create(&Side::SERVER).inc();
+                        }
+                        None => {}
                     }
                 }
                 socket = self.incoming.next() => match socket {

@@ -114,6 +114,7 @@ impl Nsc {
     pub async fn run(self, agent: Arc<dyn Agent>, signals: impl Signals) -> Result<Outcome, Error> {
         let (metrics, readiness) = (Metrics::new(), Readiness::new());
         let (security, tokens) = self.config.access()?;
+        metrics.section("tls", |section| security.register(section));
         let shared = Arc::new(self.shared(&security, tokens, agent, &metrics)?);
         let mut lifecycle = Lifecycle::new(self.config.grace);
         // The order of these is the order of shutdown.

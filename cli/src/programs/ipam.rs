@@ -218,6 +218,7 @@ async fn serve_prefixes(config: Config) -> Result<Outcome> {
     let listening = readiness.condition("listening");
     let security = Security::new(&config.security, &TokenOptions::default());
     super::tell_identity(&security, &readiness, &grpc);
+    metrics.section("tls", |section| security.register(section));
     let admin_address = super::admin_address(config.admin, config.state_dir.as_deref(), "ipam");
     if let Some(address) = &admin_address {
         let shown = server.clone();

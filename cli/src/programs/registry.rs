@@ -133,6 +133,7 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
     let metrics = Metrics::new();
     metrics.section("registry", |section| server.register(section));
     metrics.section("store", |section| store.register(section));
+    metrics.section("tls", |section| security.register(section));
     let outlets = Outlets::new("registry", &config.name, &config.observability);
     let told = outlets.run(metrics.clone(), admin.token());
     admin.spawn("metrics and profiles", told);

@@ -59,6 +59,7 @@ pub(super) fn assemble(
         max_lifetime: config.times.token,
     };
     let security = Security::new(&config.security, &lifetime);
+    metrics.section("tls", |section| security.register(section));
     let identity = Arc::new(match &config.state_dir {
         Some(dir) => {
             let file = dir.join(format!("{}.key", file_name(config.name.as_str())));
