@@ -53,6 +53,9 @@ pub struct ListenOptions {
     /// Group that the socket file is given to, by number; default is the
     /// process's own.
     pub group: Option<u32>,
+    /// TLS handshakes at a time, at least 1, default 1024. Beyond it the oldest
+    /// gives way, so that those who never finish theirs keep nobody out who does.
+    pub handshakes_max: usize,
     /// TCP keep-alive of accepted connections.
     pub keep_alive: KeepAlive,
     /// Mode of the socket file, default 0600. Who may write may connect.
@@ -64,6 +67,7 @@ impl Default for ListenOptions {
         Self {
             backlog: 1024,
             group: None,
+            handshakes_max: 1024,
             keep_alive: KeepAlive::default(),
             mode: 0o600,
         }
@@ -115,7 +119,7 @@ impl Listener {
             url: bound.url,
             file: bound.file,
             incoming: match security.mutual() {
-                Some(mtls) => tls::accepted(bound.incoming, mtls),
+                Some(mtls) => tls::accepted(bound.incoming, mtls, options.handshakes_max),
                 None => bound
                     .incoming
                     .map(|socket| socket.map(Accepted::plain))

@@ -31,10 +31,6 @@ use crate::{ConnectInfo, Descriptors, Peer, Socket, Url};
 /// Time that a client has for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
-/// Handshakes at a time. Beyond it the oldest gives way, so that those who
-/// never finish theirs keep nobody out who does.
-const HANDSHAKES_MAX: usize = 1024;
-
 /// Handshakes that came to nothing, by our side of them.
 pub(crate) type Refused = Family<Side, Counter>;
 
@@ -245,11 +241,13 @@ fn session_name(url: &Url) -> ServerName<'static> {
 pub(crate) fn accepted(
     incoming: BoxStream<'static, io::Result<Socket>>,
     mtls: Arc<Mtls>,
+    handshakes_max: usize,
 ) -> BoxStream<'static, io::Result<Stream>> {
     let accepting = Accepting {
         incoming: incoming.fuse(),
         mtls,
         handshakes: JoinSet::new(),
+        handshakes_max,
         oldest: VecDeque::new(),
         refusals: Refusals::default(),
     };
@@ -265,6 +263,8 @@ struct Accepting {
     mtls: Arc<Mtls>,
     /// Each is a task of its own, so that they use all processors.
     handshakes: JoinSet<(Peer, Result<Stream, HandshakeError>)>,
+    /// Beyond it the oldest gives way.
+    handshakes_max: usize,
     oldest: VecDeque<AbortHandle>,
     refusals: Refusals,
 }
@@ -300,10 +300,10 @@ impl Accepting {
         while self.oldest.front().is_some_and(AbortHandle::is_finished) {
             self.oldest.pop_front();
         }
-        if self.oldest.len() >= HANDSHAKES_MAX {
+        if self.oldest.len() >= self.handshakes_max {
             self.oldest.retain(|handshake| !handshake.is_finished());
         }
-        if self.oldest.len() >= HANDSHAKES_MAX
+        if self.oldest.len() >= self.handshakes_max
             && let Some(oldest) = self.oldest.pop_front()
         {
             oldest.abort();

@@ -7,17 +7,23 @@ use std::time::{Duration, SystemTime};
 
 use carrick_chain::{Chain, Endpoint, EndpointOptions, Error, Remote};
 use carrick_grpc::{
-    Claims, DialOptions, Health, RemoteEndpoint, Security, ServerOptions, TokenOptions, Url,
-    dial_with, listen, routes, serve, verify,
+    Claims, DialOptions, Health, ListenOptions, Listener, RemoteEndpoint, Security, ServerOptions,
+    TokenOptions, Url, dial_with, routes, serve, verify,
 };
+use carrick_proto::spiffe::X509svidResponse;
 use carrick_spiffe::testing::{Authority, WorkloadApi, answer, context};
 use carrick_types::{Connection, ConnectionId, PathSegment, ServiceName};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use futures::FutureExt;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::HandshakeKind;
+use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,8 +57,22 @@ impl Workload {
         context.svid().public_key_text().to_owned()
     }
 
+    /// Gives the workload another identity, and waits until it is the current one.
+    async fn rotate(&self, answer: X509svidResponse) {
+        let (before, mut source) = (self.key(), self.security.source().expect("mutual TLS"));
+        self.api.give(answer);
+        while self.key() == before {
+            timeout(PATIENCE, source.changed()).await.expect("it comes");
+        }
+    }
+
     async fn serve(&self, url: &Url) -> (Url, DropGuard) {
-        let listener = listen(url, &self.security).await.expect("a listener");
+        self.serve_with(url, &ListenOptions::default()).await
+    }
+
+    async fn serve_with(&self, url: &Url, options: &ListenOptions) -> (Url, DropGuard) {
+        let listener = Listener::bind(url, &self.security, options).await;
+        let listener = listener.expect("a listener");
         let url = listener.url().clone();
         let tokens = self.security.tokens().expect("mutual TLS");
         let endpoint = Endpoint::new(EndpointOptions::new("nse", tokens), Chain::default());
@@ -63,6 +83,17 @@ impl Workload {
         let until = stop.clone();
         tokio::spawn(async move { serve(listener, routes, &options, until).await });
         (url, stop.drop_guard())
+    }
+
+    fn refused(&self) -> String {
+        let mut registry = Registry::default();
+        self.security.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("counters have a text");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let mut samples: Vec<_> = samples.collect();
+        samples.sort_unstable();
+        samples.join(" ").replace("refused_handshakes_total", "")
     }
 
     fn dial(&self, url: &Url) -> RemoteEndpoint {
@@ -152,11 +183,25 @@ async fn a_stranger_is_refused_and_who_is_federated_is_served() {
     request(&stranger.dial(&to_open), 1).await.unwrap();
     let distrustful = Workload::new(&other, "nsc", &[]).await;
     request(&distrustful.dial(&to_open), 1).await.unwrap_err();
+    // Both ends count what came to nothing, each on its side of it.
+    counted(&distrustful, r#"{side="client"} 1 {side="server"} 0"#).await;
+    counted(&open, r#"{side="client"} 0 {side="server"} 1"#).await;
 }
 
-/// Guards that a certificate is required, and TLS at all.
+/// The server is told of it after the client.
+async fn counted(workload: &Workload, refused: &str) {
+    let all = async {
+        while workload.refused() != refused {
+            tokio::task::yield_now().await;
+        }
+    };
+    let counted = timeout(PATIENCE, all).await;
+    counted.unwrap_or_else(|_| panic!("{}, not {refused}", workload.refused()));
+}
+
+/// Guards that TLS is required.
 #[tokio::test]
-async fn without_a_certificate_nobody_is_served() {
+async fn without_tls_nobody_is_served() {
     let own = Authority::new("own.test");
     let server = Workload::new(&own, "nse", &[]).await;
     let (url, _serving) = server.serve(&tcp()).await;
@@ -165,6 +210,94 @@ async fn without_a_certificate_nobody_is_served() {
     request(&RemoteEndpoint::new(plain, tokens), 1)
         .await
         .unwrap_err();
+}
+
+/// Guards that a client must show a certificate (`client_auth_mandatory`, which
+/// is rustls's default; and that its chain must be there in `tls::peer`).
+#[tokio::test]
+async fn without_a_certificate_nobody_is_served() {
+    let own = Authority::new("own.test");
+    let server = Workload::new(&own, "nse", &[]).await;
+    let (url, _serving) = server.serve(&tcp()).await;
+    let with = context(&own.answer("nsc", &[]));
+    let mut without = ClientConfig::clone(with.client());
+    without.client_auth_cert_resolver = Arc::new(NoCertificate);
+    assert!(hears_a_server(&url, with.client()).await);
+    assert!(!hears_a_server(&url, &Arc::new(without)).await);
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// Whether the server speaks HTTP/2 to a client, in which it speaks first.
+async fn hears_a_server(url: &Url, client: &Arc<ClientConfig>) -> bool {
+    let socket = TcpStream::connect(("127.0.0.1", port(url))).await.unwrap();
+    let name = ServerName::try_from("nse.invalid").unwrap();
+    let connector = TlsConnector::from(Arc::clone(client));
+    // In TLS 1.3 a client is done before the server saw what it shows.
+    let mut stream = connector.connect(name, socket).await.unwrap();
+    let mut settings = [0; 9];
+    let read = timeout(PATIENCE, stream.read_exact(&mut settings)).await;
+    read.expect("an answer or an end").is_ok()
+}
+
+fn port(url: &Url) -> u16 {
+    match url {
+        Url::Tcp { port, .. } => *port,
+        other => panic!("{other}"),
+    }
+}
+
+/// Guards that a client signs with the key that it showed on the connection,
+/// not with its newest one (`Target::stamp`).
+#[tokio::test]
+async fn a_clients_token_is_of_the_identity_that_its_connection_showed() {
+    let own = Authority::new("own.test");
+    let server = Workload::new(&own, "nse", &[]).await;
+    let client = Workload::new(&own, "nsc", &[]).await;
+    let (url, _serving) = server.serve(&tcp()).await;
+    let between = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let remote = client.dial(&Url::tcp("127.0.0.1", between.local_addr().unwrap().port()));
+    let asked = tokio::spawn(async move { request(&remote, 1).await });
+    let (mut near, _) = between.accept().await.unwrap();
+    // The client chose what to show, and its identity changes now.
+    let shown = client.key();
+    client.rotate(own.answer("nsc", &[])).await;
+    let mut far = TcpStream::connect(("127.0.0.1", port(&url))).await.unwrap();
+    tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+    let answer = asked.await.unwrap().unwrap();
+    let token = &answer.path.segments[0].token;
+    verify(token, &shown, SystemTime::now()).expect("the key that the server saw");
+}
+
+/// Guards that a server signs with the key that it showed on the connection,
+/// not with its newest one, for the client (`Tls::token`).
+#[tokio::test]
+async fn a_servers_token_is_of_the_identity_that_its_connection_showed() {
+    let own = Authority::new("own.test");
+    let server = Workload::new(&own, "nse", &[]).await;
+    let client = Workload::new(&own, "nsc", &[]).await;
+    let (url, _serving) = server.serve(&tcp()).await;
+    let remote = client.dial(&url);
+    request(&remote, 1).await.unwrap();
+    // The server's identity changes below the client's connection.
+    let shown = server.key();
+    server.rotate(own.answer("nse", &[])).await;
+    let answer = request(&remote, 2).await.unwrap();
+    let token = &answer.path.segments[1].token;
+    verify(token, &shown, SystemTime::now()).expect("the key that the client saw");
+    let claims = Claims::unverified(token).unwrap();
+    assert_eq!(claims.aud, ["spiffe://own.test/nsc"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,26 +345,37 @@ async fn no_request_fails_while_identities_rotate() {
     }
 }
 
-/// Guards the eviction of the oldest handshake, and that handshakes are tasks.
+/// Guards the eviction of the oldest handshake (`Accepting::begin`), and that
+/// handshakes are tasks.
 #[tokio::test]
 async fn who_never_finishes_a_handshake_keeps_nobody_out() {
     let own = Authority::new("own.test");
     let server = Workload::new(&own, "nse", &[]).await;
     let client = Workload::new(&own, "nsc", &[]).await;
-    let (url, _serving) = server.serve(&tcp()).await;
-    let Url::Tcp { port, .. } = url else {
-        panic!("{url}")
+    let few = ListenOptions {
+        handshakes_max: 4,
+        ..ListenOptions::default()
     };
+    let (url, _serving) = server.serve_with(&tcp(), &few).await;
     let mut silent = Vec::new();
-    for _ in 0..200 {
-        silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    for _ in 0..12 {
+        let socket = TcpStream::connect(("127.0.0.1", port(&url))).await;
+        silent.push(socket.unwrap());
     }
     let begin = Instant::now();
     request(&client.dial(&url), 1).await.unwrap();
+    // The eight oldest gave way to their like, one more to who was served.
+    for evicted in &mut silent[..9] {
+        let end = timeout(PATIENCE, evicted.read(&mut [0])).await;
+        assert_eq!(end.expect("it ends").unwrap_or(0), 0);
+    }
     assert!(
         begin.elapsed() < Duration::from_secs(4),
         "before they time out"
     );
+    let mut last = [0];
+    let kept = silent[11].read(&mut last).now_or_never();
+    assert!(kept.is_none(), "the newest still has its time");
 }
 
 /// Guards the verification of a session that is gone on with (`tls::peer`).
