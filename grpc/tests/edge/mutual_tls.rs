@@ -246,8 +246,8 @@ async fn hears_a_server(url: &Url, client: &Arc<ClientConfig>) -> bool {
     let name = ServerName::try_from("nse.invalid").expect("a name");
     let connector = TlsConnector::from(Arc::clone(client));
     // In TLS 1.3 a client is done before the server saw what it shows.
-    let mut stream = connector.connect(name, socket).await;
-    let mut stream = stream.as_mut().expect("a handshake on our side");
+    let stream = connector.connect(name, socket).await;
+    let mut stream = stream.expect("a handshake on our side");
     let mut settings = [0; 9];
     let read = timeout(PATIENCE, stream.read_exact(&mut settings)).await;
     read.expect("an answer or an end").is_ok()
@@ -395,7 +395,7 @@ async fn a_session_ends_with_the_certificate_it_was_made_with() {
     let connect = async || {
         let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let name = ServerName::try_from("nse.invalid").expect("a name");
-        let mut stream = connector.connect(name, socket).await;
+        let mut stream = connector.connect(name, socket).await.unwrap();
         let kind = stream.get_ref().1.handshake_kind();
         // The server speaks first in HTTP/2, and a session comes before that.
         let mut settings = [0; 9];
