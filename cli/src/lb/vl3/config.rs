@@ -173,7 +173,11 @@ mod tests {
         Config::read(&source)
     }
 
-    const LEAST: [(&str, &str); 2] = [(NETWORK_SERVICES, "memif://vl3@west/nsm-1"), (PORT, "8080")];
+    const LEAST: [(&str, &str); 3] = [
+        ("NSM_INSECURE", "true"),
+        (NETWORK_SERVICES, "memif://vl3@west/nsm-1"),
+        (PORT, "8080"),
+    ];
 
     #[test]
     fn the_settings_of_the_vpp_balancer_are_understood() {
