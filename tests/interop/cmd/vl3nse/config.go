@@ -62,8 +62,8 @@ func readNSEConfig() (*nseConfig, error) {
 		prefixes:      list(env("CARRICK_PREFIXES", "")),
 		dnsListen:     env("CARRICK_DNS_LISTEN", ":53"),
 	}
-	if env("NSM_INSECURE", "") != "true" {
-		return nil, fmt.Errorf("NSM_INSECURE is not true: this program speaks plaintext only")
+	if env("NSM_INSECURE", "") != "true" && env("SPIFFE_ENDPOINT_SOCKET", "") == "" {
+		return nil, fmt.Errorf("NSM_INSECURE is not true, and no SPIFFE_ENDPOINT_SOCKET gives an identity")
 	}
 
 	var err error

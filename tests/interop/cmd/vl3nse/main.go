@@ -1,6 +1,6 @@
 // Command vl3nse is the reference subject of the tests: a vL3 endpoint ("vl3nse nse"), a client ("vl3nse nsc"), an
 // IPAM server ("vl3nse ipam") and a registry ("vl3nse registry") made of the elements of the Go SDK alone, without a
-// data plane and without TLS.
+// data plane. The endpoint has TLS where SPIFFE_ENDPOINT_SOCKET is set; the others have none.
 //
 // It is set up by environment variables; config.go lists them.
 package main

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/edwarnicke/genericsync"
-	"github.com/edwarnicke/grpcfd"
 	"github.com/networkservicemesh/api/pkg/api/networkservice"
 	"github.com/networkservicemesh/api/pkg/api/registry"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/networkservicemesh/sdk/pkg/ipam/strictvl3ipam"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/endpoint"
@@ -24,7 +22,7 @@ import (
 	"github.com/networkservicemesh/sdk/pkg/registry/common/clientinfo"
 	"github.com/networkservicemesh/sdk/pkg/registry/common/sendfd"
 	"github.com/networkservicemesh/sdk/pkg/tools/dnsutils"
-	"github.com/networkservicemesh/sdk/pkg/tools/sandbox"
+	"github.com/networkservicemesh/sdk/pkg/tools/token"
 )
 
 // unregisterTimeout bounds what the endpoint does after its signal.
@@ -36,7 +34,11 @@ func runNSE(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dialOptions := sandbox.DialOptions(sandbox.WithTokenGenerator(sandbox.GenerateExpiringToken(config.tokenLifetime)))
+	security, err := newSecurity(ctx, config.tokenLifetime)
+	if err != nil {
+		return err
+	}
+	dialOptions := security.dialOptions
 
 	if err := registerServices(ctx, config, dialOptions); err != nil {
 		return err
@@ -63,12 +65,11 @@ func runNSE(ctx context.Context) error {
 	if !config.peers {
 		names.at = config.dnsListen
 	}
-	chain, err := newEndpoint(serveCtx, config, idle, dnsIPs, names, pools)
+	chain, err := newEndpoint(serveCtx, config, security.tokens, idle, dnsIPs, names, pools)
 	if err != nil {
 		return err
 	}
-	errCh := endpoint.Serve(serveCtx, config.listenOn, chain,
-		grpc.Creds(grpcfd.TransportCredentials(insecure.NewCredentials())))
+	errCh := endpoint.Serve(serveCtx, config.listenOn, chain, grpc.Creds(security.server))
 
 	if config.connectTo == nil {
 		select {
@@ -132,7 +133,7 @@ func (n *names) serve(ctx context.Context, own net.IP) {
 
 // newEndpoint is the chain of the SDK's vL3 endpoint without the elements that talk to a data plane. It calls idle when
 // it had no connection for the time it was told.
-func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-chan net.IP, names *names, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
+func newEndpoint(ctx context.Context, config *nseConfig, tokens token.GeneratorFunc, idle func(), dnsIPs <-chan net.IP, names *names, pools []*vl3.IPAM) (endpoint.Endpoint, error) {
 	_, portText, err := net.SplitHostPort(config.dnsListen)
 	if err != nil {
 		return nil, fmt.Errorf("CARRICK_DNS_LISTEN: %w", err)
@@ -143,7 +144,7 @@ func newEndpoint(ctx context.Context, config *nseConfig, idle func(), dnsIPs <-c
 	}
 
 	return endpoint.NewServer(ctx,
-		sandbox.GenerateExpiringToken(config.tokenLifetime),
+		tokens,
 		endpoint.WithName(config.name),
 		endpoint.WithAdditionalFunctionality(
 			onidle.NewServer(ctx, idle, config.idleTimeout),
