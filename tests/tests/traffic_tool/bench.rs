@@ -153,7 +153,10 @@ fn evenness(result: &Value) {
 async fn a_benchmark_that_is_interrupted_leaves_nothing() {
     let _alone = ALONE.lock().await;
     carrick_tests::require_root();
-    let mut command = Command::new(Lab::binary());
+    // Who is started in the background by a shell ignores interrupts, and so do
+    // those it starts.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(Lab::binary());
     command.args(["bench", "lb", "--connections", "1000000"]);
     let mut bench = command
         .stdout(Stdio::null())
