@@ -51,7 +51,11 @@ pub struct Next<'a> {
     elements: &'a [Box<dyn AnyElement>],
     slots: &'a mut [Slot],
     deadline: Instant,
+    unanswered: &'a mut Vec<Before>,
 }
+
+/// What must be done before the caller is answered.
+type Before = BoxFuture<'static, Result<(), Error>>;
 
 impl std::fmt::Debug for Next<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,6 +73,15 @@ impl<'a> Next<'a> {
         self.deadline
     }
 
+    /// Has the caller wait for `work` before it is answered, and the answer
+    /// depend on its success, while the chain goes on. So that what elements and
+    /// the journal write down for one Request waits for the disk once.
+    ///
+    /// After a failed Request it is not waited for.
+    pub fn before_answer(&mut self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        self.unanswered.push(Box::pin(work));
+    }
+
     /// Hands the connection on; at the end of the chain it is the answer.
     pub fn request(self, connection: Connection) -> BoxFuture<'a, Result<Connection, Error>> {
         match (self.elements.split_first(), self.slots.split_first_mut()) {
@@ -78,6 +91,7 @@ impl<'a> Next<'a> {
                     elements,
                     slots,
                     deadline: self.deadline,
+                    unanswered: self.unanswered,
                 };
                 Box::pin(element.request(connection, slot, next).instrument(span))
             }
@@ -142,7 +156,10 @@ impl Chain {
 
     /// Slots for the states of one connection, all of them closed.
     pub(crate) fn open(&self) -> Slots {
-        Slots(self.elements.iter().map(|e| e.new_slot()).collect())
+        Slots {
+            slots: self.elements.iter().map(|e| e.new_slot()).collect(),
+            unanswered: Vec::new(),
+        }
     }
 
     /// Serves a Request until `deadline`; what is half done then stays in the
@@ -153,11 +170,26 @@ impl Chain {
         slots: &mut Slots,
         deadline: Instant,
     ) -> Result<Connection, Error> {
+        let answer = self.begin(connection, slots, deadline).await?;
+        slots.before_answer().await?;
+        Ok(answer)
+    }
+
+    /// As [`Chain::request`], but the caller may be answered only after
+    /// [`Slots::before_answer`].
+    pub(crate) async fn begin(
+        &self,
+        connection: Connection,
+        slots: &mut Slots,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
         let id = connection.id.clone();
+        slots.unanswered = Vec::new();
         let next = Next {
             elements: &self.elements,
-            slots: &mut slots.0,
+            slots: &mut slots.slots,
             deadline,
+            unanswered: &mut slots.unanswered,
         };
         let served = timeout_at(deadline, next.request(connection)).await;
         served.unwrap_or_else(|late| {
@@ -168,7 +200,7 @@ impl Chain {
 
     /// Takes the last element for closed.
     pub(crate) fn forget_last(&self, slots: &mut Slots) {
-        if let (Some(element), Some(slot)) = (self.elements.last(), slots.0.last_mut()) {
+        if let (Some(element), Some(slot)) = (self.elements.last(), slots.slots.last_mut()) {
             *slot = element.new_slot();
         }
     }
@@ -181,7 +213,7 @@ impl Chain {
         connection: &Connection,
         slots: &mut Slots,
     ) -> Result<(), Error> {
-        for (element, slot) in self.elements.iter().zip(&mut slots.0).rev() {
+        for (element, slot) in self.elements.iter().zip(&mut slots.slots).rev() {
             let span = debug_span!("close", otel.name = element.name());
             let closing = element.close(connection, slot).instrument(span);
             let closed = timeout(Self::CLOSE_TIMEOUT, closing).await;
@@ -201,7 +233,24 @@ impl Chain {
 }
 
 /// What the elements hold for one connection.
-pub(crate) struct Slots(Vec<Slot>);
+pub(crate) struct Slots {
+    slots: Vec<Slot>,
+    unanswered: Vec<Before>,
+}
+
+impl Slots {
+    /// What the elements want done before the caller of the last Request is
+    /// answered.
+    pub(crate) fn before_answer(&mut self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let unanswered = std::mem::take(&mut self.unanswered);
+        async move {
+            for work in unanswered {
+                work.await?;
+            }
+            Ok(())
+        }
+    }
+}
 
 type Slot = Box<dyn Any + Send>;
 

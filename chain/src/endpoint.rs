@@ -319,8 +319,8 @@ impl Endpoint {
 
     fn spawn(&self, id: &ConnectionId) -> Mailbox {
         let (mailbox, events) = mailbox::new();
-        let worker = Worker::new(self.clone(), id.clone(), mailbox.signals());
-        self.0.tasks.spawn(worker.run(events));
+        let worker = Worker::new(self.clone(), id.clone(), events);
+        self.0.tasks.spawn(worker.run());
         mailbox
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrick_chain::{Element, Endpoint, Error, Kind, Next};
+use carrick_chain::{Element, Endpoint, Error, Kind, Next, Operation};
 use carrick_types::{Connection, ConnectionId, IpFamily, Prefix};
 use tokio::time::timeout_at;
 use tracing::{Instrument, info_span};
@@ -128,7 +128,10 @@ impl Addresses {
         }
     }
 
-    async fn lease(&self, connection: &Connection) -> Result<Leased, Error> {
+    async fn lease(
+        &self,
+        connection: &Connection,
+    ) -> Result<(Leased, Option<leases::Unwritten>), Error> {
         let ip = &connection.context.ip;
         let claimed: Vec<IpAddr> = ip
             .src_addrs
@@ -145,7 +148,7 @@ impl Addresses {
         let late = tokio::time::Instant::now() + self.options.further_timeout;
         loop {
             let grants = self.prefixes.grants();
-            let error = match self.leases.lease(&ask, &grants).await {
+            let error = match self.leases.begin(&ask, &grants).await {
                 Ok(leased) => return Ok(leased),
                 Err(error) => error,
             };
@@ -200,6 +203,15 @@ impl Addresses {
     }
 }
 
+/// Nobody is told of a lease before it is durable.
+async fn written(unwritten: leases::Unwritten, id: ConnectionId) -> Result<(), Error> {
+    let internal = |error| {
+        let operation = Operation::Request;
+        Error::new(Addresses::NAME, operation, &id, Kind::Internal, error)
+    };
+    unwritten.written().await.map_err(internal)
+}
+
 impl Element for Addresses {
     const NAME: &'static str = "ipam";
 
@@ -209,7 +221,7 @@ impl Element for Addresses {
         &self,
         mut connection: Connection,
         state: &mut Option<Held>,
-        next: Next<'_>,
+        mut next: Next<'_>,
     ) -> Result<Connection, Error> {
         let peer = (self.options.is_peer)(&connection);
         let leased = if peer {
@@ -219,7 +231,11 @@ impl Element for Addresses {
             None
         } else {
             state.get_or_insert_with(|| Held(connection.id.clone()));
-            Some(self.lease(&connection).await?)
+            let (leased, unwritten) = self.lease(&connection).await?;
+            if let Some(unwritten) = unwritten {
+                next.before_answer(written(unwritten, connection.id.clone()));
+            }
+            Some(leased)
         };
         let grants = self.prefixes.grants();
         let networks = self.networks(&grants);

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use carrick_store::{Batch, Store, Table};
+use carrick_store::{Batch, Staged, Store, Table};
 use carrick_types::{ConnectionId, Prefix};
 
 use book::{Book, BookOptions};
@@ -106,6 +106,27 @@ pub(crate) struct Leased {
     pub(crate) extra: Vec<Prefix>,
 }
 
+/// Leases that are on their way to the disk. Dropped, they may or may not get
+/// there; the connection's next request or release sees to it.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    leases: Leases,
+    staged: Staged,
+    plan: plan::Plan,
+}
+
+impl Unwritten {
+    /// Waits until they are durable.
+    pub(crate) async fn written(self) -> Result<(), Error> {
+        self.staged.written().await?;
+        let (leases, put) = (self.leases, self.plan.put.len());
+        leases.book().written(&self.plan, leases.now());
+        leases.metrics().allocations.inc_by(put as u64);
+        leases.count();
+        Ok(())
+    }
+}
+
 /// Why a lease could not be given or taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -157,12 +178,27 @@ impl Leases {
     }
 
     /// What the connection has from now on; durable when this returns.
+    #[cfg(test)]
     pub(crate) async fn lease(
         &self,
         ask: &Ask<'_>,
         grants: &Arc<[Grant]>,
     ) -> Result<Leased, Error> {
-        let plan = match self.plan(ask, grants) {
+        let (leased, unwritten) = self.begin(ask, grants).await?;
+        if let Some(unwritten) = unwritten {
+            unwritten.written().await?;
+        }
+        Ok(leased)
+    }
+
+    /// What the connection has from now on, and what has to be written before
+    /// anybody is told.
+    pub(crate) async fn begin(
+        &self,
+        ask: &Ask<'_>,
+        grants: &Arc<[Grant]>,
+    ) -> Result<(Leased, Option<Unwritten>), Error> {
+        let mut plan = match self.plan(ask, grants) {
             Err(LeaseError::Full { .. } | LeaseError::Excluded { .. })
                 if self.release_absent(false).await? =>
             {
@@ -170,27 +206,26 @@ impl Leases {
             }
             plan => plan,
         }?;
-        if !plan.is_written() {
-            let mut batch = Batch::new();
-            for (prefix, lease) in plan.put.iter().chain(&plan.give_back) {
-                batch = batch.put(&self.inner.leases, &self.key(prefix), lease)?;
-            }
-            for prefix in &plan.remove {
-                batch = batch.remove(&self.inner.leases, &self.key(prefix));
-            }
-            self.inner.store.commit(batch).await?;
-            self.book().written(&plan, self.now());
-            self.inner
-                .options
-                .metrics
-                .allocations
-                .inc_by(plan.put.len() as u64);
-            self.count();
+        let leased = Leased {
+            addresses: std::mem::take(&mut plan.addresses),
+            extra: std::mem::take(&mut plan.extra),
+        };
+        if plan.is_written() {
+            return Ok((leased, None));
         }
-        Ok(Leased {
-            addresses: plan.addresses,
-            extra: plan.extra,
-        })
+        let mut batch = Batch::new();
+        for (prefix, lease) in plan.put.iter().chain(&plan.give_back) {
+            batch = batch.put(&self.inner.leases, &self.key(prefix), lease)?;
+        }
+        for prefix in &plan.remove {
+            batch = batch.remove(&self.inner.leases, &self.key(prefix));
+        }
+        let unwritten = Unwritten {
+            leases: self.clone(),
+            staged: self.inner.store.stage(batch),
+            plan,
+        };
+        Ok((leased, Some(unwritten)))
     }
 
     fn plan(&self, ask: &Ask<'_>, grants: &Arc<[Grant]>) -> Result<plan::Plan, LeaseError> {

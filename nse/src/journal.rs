@@ -1,5 +1,5 @@
 use carrick_chain::{BoxError, Journal};
-use carrick_store::{Store, Table};
+use carrick_store::{Batch, Store, Table};
 use carrick_types::{Connection, ConnectionId};
 use futures::future::BoxFuture;
 
@@ -21,12 +21,14 @@ impl Answers {
 
 impl Journal for Answers {
     fn put(&self, connection: &Connection) -> BoxFuture<'_, Result<(), BoxError>> {
-        let connection = connection.clone();
-        Box::pin(async move { Ok(self.0.put(connection.id.as_str(), &connection).await?) })
+        let batch = Batch::new().put(&self.0, connection.id.as_str(), connection);
+        Box::pin(async move { Ok(self.0.store().commit(batch?).await?) })
     }
 
+    /// Goes along with what the elements take off the disk meanwhile.
     fn remove(&self, id: &ConnectionId) -> BoxFuture<'_, Result<(), BoxError>> {
-        let id = id.clone();
-        Box::pin(async move { Ok(self.0.remove(id.as_str()).await?) })
+        let removal = Batch::new().remove(&self.0, id.as_str());
+        let staged = self.0.store().stage(removal);
+        Box::pin(async move { Ok(staged.written().await?) })
     }
 }

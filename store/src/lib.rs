@@ -11,6 +11,7 @@
 //! - What has queued up while a transaction was on its way to the disk becomes
 //!   the next transaction, so that a burst costs a few waits for the disk and
 //!   not one per record.
+//! - What was staged ([`Store::stage`]) goes along with the next commit.
 //!
 //! Caveats:
 //! - A commit whose future was dropped may or may not have been written.
@@ -39,7 +40,7 @@ use serde::de::DeserializeOwned;
 pub use self::batch::{Batch, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use self::error::Error;
 pub use self::table::Table;
-use self::writer::Writer;
+use self::writer::{Ticket, Writer};
 
 /// Memory for pages of the file. Leases and connections of one node are a few
 /// megabytes; redb's own default of 1 GiB would outgrow a small pod.
@@ -122,6 +123,19 @@ impl Store {
         self.inner.writer.commit(batch).await
     }
 
+    /// Has `batch` go along with the next commit, whoever's: so that who writes
+    /// in several places waits for the disk once. Batches keep the order in which
+    /// they were staged and committed.
+    ///
+    /// It is durable when [`Staged::written`] returns `Ok`; before that, and where
+    /// it is not waited for, it may or may not be.
+    pub fn stage(&self, batch: Batch) -> Staged {
+        Staged {
+            ticket: self.inner.writer.stage(batch),
+            store: self.clone(),
+        }
+    }
+
     /// Where the file is; `None` for a store in memory.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -142,6 +156,25 @@ impl Store {
 
     fn database(&self) -> &Database {
         &self.inner.database
+    }
+}
+
+/// What was staged by [`Store::stage`].
+#[derive(Debug)]
+#[must_use = "what was staged may never be written unless it is waited for"]
+pub struct Staged {
+    store: Store,
+    ticket: Ticket,
+}
+
+impl Staged {
+    /// Waits until it is durable; commits it unless a commit took it along.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::commit`].
+    pub async fn written(self) -> Result<(), Error> {
+        self.store.inner.writer.settle(self.ticket).await
     }
 }
 

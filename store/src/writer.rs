@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use redb::Database;
@@ -19,7 +19,9 @@ const QUEUE: usize = 1024;
 /// a runtime that is shut down while records are queued.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<Bundle>,
+    /// What goes along with the next commit.
+    staged: Mutex<Bundle>,
     path: PathBuf,
     counters: Arc<Counters>,
 }
@@ -30,11 +32,20 @@ struct Counters {
     records: AtomicU64,
 }
 
+/// Batches that are written in one transaction, in their order.
+type Bundle = Vec<Job>;
+
 #[derive(Debug)]
 struct Job {
     batch: Batch,
-    done: oneshot::Sender<Result<(), Error>>,
+    done: Done,
 }
+
+type Done = oneshot::Sender<Result<(), Error>>;
+
+/// A batch that was staged.
+#[derive(Debug)]
+pub(crate) struct Ticket(Option<oneshot::Receiver<Result<(), Error>>>);
 
 impl Writer {
     /// Starts the thread. It ends when the returned value and all waiting commits
@@ -57,6 +68,7 @@ impl Writer {
             })?;
         Ok(Self {
             queue,
+            staged: Mutex::default(),
             path,
             counters,
         })
@@ -67,14 +79,55 @@ impl Writer {
             return Ok(());
         }
         let (done, answer) = oneshot::channel();
-        let stopped = || Error::Stopped {
-            path: self.path.clone(),
+        self.send(Some(Job { batch, done })).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// Has `batch` go along with the next commit, or with [`Writer::settle`].
+    pub(crate) fn stage(&self, batch: Batch) -> Ticket {
+        if batch.is_empty() {
+            return Ticket(None);
+        }
+        let (done, answer) = oneshot::channel();
+        self.staged().push(Job { batch, done });
+        Ticket(Some(answer))
+    }
+
+    /// Waits until what was staged is durable.
+    pub(crate) async fn settle(&self, ticket: Ticket) -> Result<(), Error> {
+        let Some(mut answer) = ticket.0 else {
+            return Ok(());
         };
-        self.queue
-            .send(Job { batch, done })
-            .await
-            .map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        if let Ok(outcome) = answer.try_recv() {
+            return outcome;
+        }
+        // Nothing to send where it went along with a commit.
+        self.send(None).await?;
+        answer.await.map_err(|_| self.stopped())?
+    }
+
+    /// Queues what is staged and `job`, in this order.
+    async fn send(&self, job: Option<Job>) -> Result<(), Error> {
+        let room = self.queue.reserve().await.map_err(|_| self.stopped())?;
+        // Under the lock, so that batches get into the queue as they were staged.
+        let mut staged = self.staged();
+        let mut bundle = std::mem::take(&mut *staged);
+        bundle.extend(job);
+        if !bundle.is_empty() {
+            room.send(bundle);
+        }
+        Ok(())
+    }
+
+    /// A panic under this lock leaves the list whole.
+    fn staged(&self) -> std::sync::MutexGuard<'_, Bundle> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> Error {
+        Error::Stopped {
+            path: self.path.clone(),
+        }
     }
 
     pub(crate) fn commits(&self) -> u64 {
@@ -93,15 +146,16 @@ struct Work {
 }
 
 impl Work {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        let mut group = Vec::with_capacity(QUEUE);
-        while jobs.blocking_recv_many(&mut group, QUEUE) > 0 {
+    fn run(self, mut queue: mpsc::Receiver<Bundle>) {
+        let mut bundles = Vec::new();
+        while queue.blocking_recv_many(&mut bundles, QUEUE) > 0 {
+            let group: Bundle = bundles.drain(..).flatten().collect();
             // The file must be released before anybody hears of the outcome: who
             // then drops the store may open the file again at once.
             let Some(outcome) = self.database.upgrade().map(|d| self.write(&d, &group)) else {
                 return;
             };
-            self.answer(group.drain(..), &outcome);
+            self.answer(group, &outcome);
         }
     }
 
@@ -115,7 +169,7 @@ impl Work {
         Ok(())
     }
 
-    fn answer(&self, group: impl Iterator<Item = Job>, outcome: &Result<(), Arc<redb::Error>>) {
+    fn answer(&self, group: Bundle, outcome: &Result<(), Arc<redb::Error>>) {
         for job in group {
             let outcome = outcome.clone().map_err(|source| Error::Write {
                 path: self.path.clone(),
@@ -127,22 +181,30 @@ impl Work {
     }
 }
 
-/// Writes all `changes` in their order, durably, or none.
+/// Writes all `changes`, those of each record in their order, durably, or none.
 fn transact<'a>(
     database: &Database,
     changes: impl Iterator<Item = &'a Change>,
 ) -> Result<(), Arc<redb::Error>> {
+    let mut changes: Vec<&Change> = changes.collect();
+    // Each table is opened once, and changes of one record keep their order.
+    changes.sort_by_key(|change| (change.table, change.key.as_str()));
     let transaction = database.begin_write().map_err(shared)?;
-    for change in changes {
-        let mut table = transaction
-            .open_table(Definition::new(change.table))
-            .map_err(shared)?;
-        match &change.value {
-            Some(value) => table
-                .insert(change.key.as_str(), value.as_slice())
-                .map_err(shared)?,
-            None => table.remove(change.key.as_str()).map_err(shared)?,
-        };
+    for of_table in changes.chunk_by(|a, b| a.table == b.table) {
+        let definition = Definition::new(of_table[0].table);
+        let mut table = transaction.open_table(definition).map_err(shared)?;
+        for of_record in of_table.chunk_by(|a, b| a.key == b.key) {
+            // What is changed again at once was never there.
+            let Some(last) = of_record.last() else {
+                continue;
+            };
+            match &last.value {
+                Some(value) => table
+                    .insert(last.key.as_str(), value.as_slice())
+                    .map_err(shared)?,
+                None => table.remove(last.key.as_str()).map_err(shared)?,
+            };
+        }
     }
     transaction.commit().map_err(shared)
 }
@@ -240,7 +302,7 @@ mod tests {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let (jobs, answers): (Vec<_>, Vec<_>) = (0..count).map(job).unzip();
         for job in jobs {
-            queue.try_send(job).expect("it fits");
+            queue.try_send(vec![job]).expect("it fits");
         }
         drop(queue);
         let work = work(database);
@@ -269,6 +331,74 @@ mod tests {
                 .expect("each is answered")
                 .expect("each is written");
         }
+    }
+
+    #[test]
+    fn of_one_record_the_last_change_of_a_transaction_stays() {
+        let database = database(Disk::default());
+        let change = |key: &str, value: Option<&str>| Change {
+            table: "t",
+            key: key.to_owned(),
+            value: value.map(|value| value.as_bytes().to_vec()),
+        };
+        let changes = [
+            change("b", Some("1")),
+            change("a", Some("1")),
+            change("b", None),
+            change("a", Some("2")),
+            change("c", None),
+            change("c", Some("3")),
+        ];
+        transact(&database, changes.iter()).unwrap();
+        let transaction = database.begin_read().unwrap();
+        let table = transaction.open_table(Definition::new("t")).unwrap();
+        let value = |key| table.get(key).unwrap().map(|value| value.value().to_vec());
+        assert_eq!(value("a"), Some(b"2".to_vec()));
+        assert_eq!(value("b"), None);
+        assert_eq!(value("c"), Some(b"3".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn what_is_staged_goes_along_with_the_next_commit_and_before_it() {
+        let database = database(Disk::default());
+        let writer = Writer::start(&database, None).unwrap();
+        let batch = |value: &[u8]| {
+            let (mut job, _) = job(1);
+            job.batch.changes[0].value = Some(value.to_vec());
+            job.batch
+        };
+        let ticket = writer.stage(batch(b"staged"));
+        assert_eq!((stored(&database), writer.commits()), (0, 0));
+        writer.commit(batch(b"committed")).await.unwrap();
+        writer.settle(ticket).await.unwrap();
+        assert_eq!((stored(&database), writer.commits()), (1, 1));
+        let transaction = database.begin_read().unwrap();
+        let table = transaction.open_table(Definition::new("t")).unwrap();
+        assert_eq!(table.get("1").unwrap().unwrap().value(), b"committed");
+    }
+
+    #[tokio::test]
+    async fn what_is_staged_is_written_when_it_is_waited_for() {
+        let database = database(Disk::default());
+        let writer = Writer::start(&database, None).unwrap();
+        let (one, other) = (writer.stage(job(1).0.batch), writer.stage(job(2).0.batch));
+        writer.settle(other).await.unwrap();
+        writer.settle(one).await.unwrap();
+        assert_eq!((stored(&database), writer.commits()), (2, 1));
+        writer.settle(writer.stage(Batch::new())).await.unwrap();
+        assert_eq!(writer.commits(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_is_staged_hears_of_a_broken_disk() {
+        let disk = Disk::default();
+        let broken = disk.broken.clone();
+        let database = database(disk);
+        let writer = Writer::start(&database, None).unwrap();
+        broken.store(true, Relaxed);
+        let ticket = writer.stage(job(1).0.batch);
+        let error = writer.settle(ticket).await.unwrap_err();
+        assert!(matches!(error, Error::Write { .. }), "{error:?}");
     }
 
     #[test]
@@ -301,7 +431,7 @@ mod tests {
         drop(database);
         let (queue, receiver) = mpsc::channel(1);
         let (job, mut answer) = job(1);
-        queue.try_send(job).unwrap();
+        queue.try_send(vec![job]).unwrap();
         work.run(receiver);
         answer.try_recv().expect_err("nobody is left to answer");
         assert!(queue.is_closed());

@@ -2,6 +2,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use carrick_types::{Connection, ConnectionId};
 
+use super::mailbox::Mailbox;
 use super::{Endpoint, Inner};
 
 /// By which an element or a subsystem asks for events from the top of the
@@ -23,12 +24,12 @@ impl Handle {
 
     /// Asks for a Close.
     pub fn close(&self, id: &ConnectionId) {
-        self.signal(id, super::mailbox::Signals::ask_close);
+        self.signal(id, Mailbox::ask_close);
     }
 
     /// Asks that the chain is run again with the last answer; the expiry stays.
     pub fn refresh(&self, id: &ConnectionId) {
-        self.signal(id, super::mailbox::Signals::ask_refresh);
+        self.signal(id, Mailbox::ask_refresh);
     }
 
     /// See [`Endpoint::ask_refresh`].
@@ -50,12 +51,12 @@ impl Handle {
             .unwrap_or_default()
     }
 
-    fn signal(&self, id: &ConnectionId, ask: impl FnOnce(&super::mailbox::Signals)) {
+    fn signal(&self, id: &ConnectionId, ask: impl FnOnce(&Mailbox)) {
         let Some(endpoint) = self.endpoint() else {
             return;
         };
-        if let Some(signals) = endpoint.lock().get(id).and_then(super::Held::signals) {
-            ask(signals);
+        if let Some(mailbox) = endpoint.lock().get(id).and_then(super::Held::mailbox) {
+            ask(mailbox);
         }
     }
 

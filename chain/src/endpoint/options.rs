@@ -33,7 +33,9 @@ pub trait Journal: Send + Sync + 'static {
     /// is told after that.
     fn put(&self, connection: &Connection) -> BoxFuture<'_, Result<(), BoxError>>;
 
-    /// Forgets a connection that is closed.
+    /// Forgets a connection that is closed; durable when the future has ended.
+    /// What has begun with the call may happen without it: where the Close
+    /// fails, the future is dropped and [`Journal::put`] comes, which must win.
     fn remove(&self, id: &ConnectionId) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use carrick_types::{Connection, ConnectionId, State};
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use futures::future::join;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
-use super::mailbox::{Event, Held, Request, Signals};
+use super::mailbox::{Event, Events, Held, News, Request};
 use super::{Endpoint, options};
 use crate::element::Slots;
 use crate::{Error, Kind, path};
@@ -19,7 +19,7 @@ use crate::{Error, Kind, path};
 pub(super) struct Worker {
     endpoint: Endpoint,
     id: ConnectionId,
-    signals: Arc<Signals>,
+    events: Events,
     slots: Slots,
     phase: Phase,
     /// Time the last Request had; what is asked for from the inside has the same.
@@ -59,12 +59,12 @@ enum Step {
 }
 
 impl Worker {
-    pub(super) fn new(endpoint: Endpoint, id: ConnectionId, signals: Arc<Signals>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, id: ConnectionId, events: Events) -> Self {
         let slots = endpoint.0.chain.open();
         Self {
             endpoint,
             id,
-            signals,
+            events,
             slots,
             phase: Phase::Down,
             patience: options::RESTORE_TIMEOUT,
@@ -74,9 +74,9 @@ impl Worker {
         }
     }
 
-    pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+    pub(super) async fn run(mut self) {
         loop {
-            let step = self.next_step(&mut events).await;
+            let step = self.next_step().await;
             if matches!(step, Step::Stop) {
                 return;
             }
@@ -86,7 +86,7 @@ impl Worker {
             if handled.catch_unwind().await.is_err() {
                 return self.give_up();
             }
-            if matches!(self.phase, Phase::Down) && self.retire(&events) {
+            if matches!(self.phase, Phase::Down) && self.retire() {
                 return;
             }
         }
@@ -100,7 +100,7 @@ impl Worker {
         info_span!("connection", connection.id = %self.id)
     }
 
-    async fn next_step(&mut self, events: &mut mpsc::Receiver<Event>) -> Step {
+    async fn next_step(&mut self) -> Step {
         let (closing, stopping) = (&self.endpoint.0.closing, &self.endpoint.0.stopping);
         let timer = match self.phase {
             Phase::Down => None,
@@ -114,8 +114,10 @@ impl Worker {
         tokio::select! {
             biased;
             () = stopping.cancelled() => Step::Stop,
-            Some(event) = events.recv() => Step::Event(event),
-            () = self.signals.asked() => Step::Asked,
+            news = self.events.next() => match news {
+                News::Asked => Step::Asked,
+                News::Event(event) => Step::Event(event),
+            },
             () = closing.cancelled(), if to_close => Step::Close,
             () = reached(timer) => Step::Close,
         }
@@ -123,9 +125,9 @@ impl Worker {
 
     /// Ends the task unless something came in meanwhile. Events are put under
     /// the same lock, so that none is lost between the look and the end.
-    fn retire(&self, events: &mpsc::Receiver<Event>) -> bool {
+    fn retire(&self) -> bool {
         let mut connections = self.endpoint.lock();
-        let idle = events.is_empty();
+        let idle = self.events.is_empty();
         if idle {
             connections.remove(&self.id);
         }
@@ -175,7 +177,7 @@ impl Worker {
                 self.hurried = self.endpoint.0.closing.is_cancelled();
                 self.close_unasked().await;
             }
-            Step::Asked => match self.signals.take() {
+            Step::Asked => match self.events.asked() {
                 (true, _) => self.close_unasked().await,
                 (false, true) => self.refresh().await,
                 (false, false) => {}
@@ -272,13 +274,17 @@ impl Worker {
     ) -> Result<Connection, Error> {
         let index = connection.path.index;
         let chain = &self.endpoint.0.chain;
-        let mut answer = chain.request(connection, &mut self.slots, deadline).await?;
+        let mut answer = chain.begin(connection, &mut self.slots, deadline).await?;
         answer.id = self.id.clone();
         answer.path.index = index;
         path::trim(&mut answer.path);
         answer.preferences.clear();
         answer.state = State::Up;
-        self.keep(&answer).await?;
+        let before_answer = self.slots.before_answer();
+        // Both at once: what the elements write down goes to the disk along with
+        // the answer.
+        let (kept, done) = join(self.keep(&answer), before_answer).await;
+        done.and(kept)?;
         Ok(answer)
     }
 
@@ -367,14 +373,24 @@ impl Worker {
     }
 
     async fn close_elements(&mut self, connection: Arc<Connection>) -> Result<(), Error> {
-        let closed = self
-            .endpoint
-            .0
-            .chain
-            .close(&connection, &mut self.slots)
-            .await;
+        let journal = self.endpoint.0.options.journal.clone();
+        let journal = journal.filter(|_| self.journalled);
+        // Begun before, so that what the elements take off the disk takes the
+        // answer along.
+        let removal = journal.as_ref().map(|journal| journal.remove(&self.id));
+        let chain = &self.endpoint.0.chain;
+        let closed = chain.close(&connection, &mut self.slots).await;
         self.endpoint.0.hub.delete(&self.id);
-        self.forget(&connection, closed.is_ok()).await;
+        self.kept_until = None;
+        let forgotten = match (removal, &journal) {
+            (Some(removal), _) if closed.is_ok() => removal.await,
+            (Some(_), Some(journal)) => journal.put(&closing(&connection)).await,
+            _ => Ok(()),
+        };
+        match forgotten {
+            Ok(()) => self.journalled &= closed.is_err(),
+            Err(error) => warn!(error = &*error as &dyn std::error::Error, "journal behind"),
+        }
         let failures = match self.phase {
             Phase::Closing { failures, .. } => failures.saturating_add(1),
             _ => 1,
@@ -392,27 +408,14 @@ impl Worker {
         }
         closed
     }
+}
 
-    /// Takes the connection out of the journal, or says there that its Close
-    /// has begun, so that after a restart it is gone on with.
-    async fn forget(&mut self, connection: &Connection, closed: bool) {
-        let journal = match &self.endpoint.0.options.journal {
-            Some(journal) if self.journalled => journal,
-            _ => return,
-        };
-        self.kept_until = None;
-        let done = if closed {
-            journal.remove(&self.id).await
-        } else {
-            let mut closing = connection.clone();
-            closing.state = State::Down;
-            journal.put(&closing).await
-        };
-        match done {
-            Ok(()) => self.journalled = !closed,
-            Err(error) => warn!(error = &*error as &dyn std::error::Error, "journal behind"),
-        }
-    }
+/// What the journal holds of a connection whose Close has begun and could not
+/// be finished, so that after a restart it is gone on with.
+fn closing(connection: &Connection) -> Connection {
+    let mut closing = connection.clone();
+    closing.state = State::Down;
+    closing
 }
 
 /// When the caller's token ends, and the connection with it.
