@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use carrick_types::{Connection, ConnectionId, PathSegment};
+use carrick_types::{Connection, ConnectionId, PathSegment, Token};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -248,6 +248,30 @@ impl Endpoint {
         ended && !self.0.failed.is_cancelled()
     }
 
+    /// Its name, which is its segment's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.options.name
+    }
+
+    /// A token of this endpoint, as it will stand in the answer to `request`,
+    /// for `audience`, the identity of the caller where it is known.
+    ///
+    /// # Errors
+    ///
+    /// There is no identity to sign with, for now.
+    pub fn token(&self, request: &Connection, audience: Option<&str>) -> Result<Token, Error> {
+        let token = self.0.options.tokens.token(audience);
+        token.map_err(|error| Error::request("updatetoken", request, Kind::Unavailable, error))
+    }
+
+    /// The last answers that `selector` means, at the cost of a look-up where
+    /// it names a segment's id.
+    #[must_use]
+    pub fn select(&self, selector: &Selector) -> Vec<Arc<Connection>> {
+        self.0.hub.select(selector)
+    }
+
     fn is_ending(&self) -> bool {
         self.0.closing.is_cancelled() || self.0.stopping.is_cancelled()
     }
@@ -268,9 +292,7 @@ impl Endpoint {
 
     /// Puts a token and its end into the own segment (NSM `updatetoken`).
     fn sign(&self, request: &mut Connection) -> Result<(), Error> {
-        let token = self.0.options.tokens.token(None);
-        let token = token
-            .map_err(|error| Error::request("updatetoken", request, Kind::Unavailable, error))?;
+        let token = self.token(request, None)?;
         let index = request.path.index;
         if let Some(own) = request.path.segments.get_mut(index) {
             own.token = token.value;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use carrick_chain::{Error, Events, Kind, MonitorEnd, Operation, Remote, Selector, Tokens};
+use carrick_policy::Policies;
 use carrick_proto::connection::ConnectionEvent as WireEvent;
 use carrick_proto::connection::monitor_connection_client::MonitorConnectionClient;
 use carrick_proto::networkservice::network_service_client::NetworkServiceClient;
@@ -16,6 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::warn;
 
+use crate::answers::{caller_of, judge};
 use crate::convert::{
     connection_from_wire, connection_to_wire, event_from_wire, request_to_wire, selector_to_wire,
 };
@@ -84,6 +86,7 @@ pub struct RemoteEndpoint {
     requests: NetworkServiceClient<Intercepted>,
     attachments: Option<Attachments>,
     monitoring: MonitorConnectionClient<Intercepted>,
+    policies: Policies,
 }
 
 impl RemoteEndpoint {
@@ -103,7 +106,16 @@ impl RemoteEndpoint {
             attachments,
             requests: requests.max_decoding_message_size(ServerOptions::MESSAGE_MAX),
             monitoring: monitoring.max_decoding_message_size(ServerOptions::MESSAGE_MAX),
+            policies: Policies::client(),
         }
+    }
+
+    /// Judges what is answered by these policies instead of NSM's own. They are
+    /// asked only where the server's identity is proved, which is over TLS.
+    #[must_use]
+    pub fn judged(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
     }
 
     /// The component at `url`, over the channel that all share.
@@ -128,7 +140,8 @@ impl RemoteEndpoint {
         let message = with_deadline(request_to_wire(&request), deadline);
         let mut client = self.requests.clone();
         let answer = fail.answer(timeout_at(deadline, client.request(message)).await)?;
-        let answer = connection_from_wire(answer).map_err(|invalid| {
+        let (_, answer, extensions) = answer.into_parts();
+        let mut answer = connection_from_wire(answer).map_err(|invalid| {
             Error::new(
                 ELEMENT,
                 fail.operation,
@@ -136,11 +149,28 @@ impl RemoteEndpoint {
                 Kind::Unavailable,
                 invalid,
             )
-        });
-        answer.map(|mut answer| {
+        })?;
+        let server = caller_of(&extensions);
+        let Err(refused) = judge(&self.policies, &answer, server) else {
             lent.restore(&mut answer);
-            answer
-        })
+            return Ok(answer);
+        };
+        let refused = Error::new(
+            ELEMENT,
+            fail.operation,
+            &fail.id,
+            Kind::PermissionDenied,
+            refused,
+        );
+        // After a first Request nobody else knows what to close; what was up
+        // before a refresh stays up.
+        if request.path.following().is_none()
+            && let Err(error) = self.finish(answer, deadline).await
+        {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "an answer that was refused could not be closed");
+        }
+        Err(refused)
     }
 
     async fn finish(&self, mut connection: Connection, deadline: Instant) -> Result<(), Error> {
@@ -152,6 +182,7 @@ impl RemoteEndpoint {
         let message = with_deadline(connection_to_wire(&connection), deadline);
         let mut client = self.requests.clone();
         fail.answer(timeout_at(deadline, client.close(message)).await)
+            .map(Response::into_inner)
     }
 
     async fn follow(&self, selector: Selector) -> Result<Events, Error> {
@@ -203,12 +234,15 @@ struct Failure {
 }
 
 impl Failure {
-    fn answer<T, L>(&self, answer: Result<Result<Response<T>, Status>, L>) -> Result<T, Error>
+    fn answer<T, L>(
+        &self,
+        answer: Result<Result<Response<T>, Status>, L>,
+    ) -> Result<Response<T>, Error>
     where
         L: std::error::Error + Send + Sync + 'static,
     {
         match answer {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(self.error(status)),
             Err(late) => {
                 let kind = Kind::DeadlineExceeded;

@@ -11,6 +11,7 @@
 //!
 //! Limits: plaintext only.
 
+mod answers;
 mod attachments;
 mod client;
 pub mod convert;
@@ -29,6 +30,7 @@ mod token;
 pub mod trace;
 mod url;
 
+pub use answers::caller_of;
 pub use attachments::{Attachment, Attachments};
 pub use client::{CallMetadata, RemoteEndpoint};
 pub use descriptors::{Descriptors, ReceiveError};
@@ -38,8 +40,8 @@ pub use listen::{ListenError, ListenOptions, Listener, SocketFile, listen};
 pub use registry_path::{RegistryPath, RegistryPathSegment};
 pub use security::Security;
 pub use server::{
-    Held, Monitoring, Namespaces, Observer, Requests, ServeError, ServerOptions, builder, routes,
-    serve,
+    Authorization, Held, Monitoring, Namespaces, Observer, Requests, ServeError, ServerOptions,
+    builder, routes, serve,
 };
 pub use socket::{ConnectInfo, KeepAlive, Peer, Socket};
 pub use status::{RemoteError, invalid, status};

@@ -1,5 +1,6 @@
 //! The NSM services as they are seen from the wire.
 
+mod authorization;
 mod deadline;
 mod held;
 mod monitor;
@@ -19,6 +20,7 @@ use tonic::transport;
 
 use crate::{Health, KeepAlive, Listener, SocketFile};
 
+pub use authorization::Authorization;
 pub use held::{Held, Namespaces};
 pub use monitor::Monitoring;
 pub use network_service::Requests;
@@ -45,6 +47,8 @@ pub struct ServerOptions {
     pub max_calls_per_connection: usize,
     /// Who keeps the network namespaces that come with Requests.
     pub namespaces: Namespaces,
+    /// Who may request, close and follow connections.
+    pub authorization: Authorization,
     /// Who is told of each Request that was answered.
     pub observer: Observer,
     /// HTTP/2 PINGs by which clients that vanished are noticed.
@@ -71,6 +75,7 @@ impl Default for ServerOptions {
             max_streams: 16_384,
             max_calls_per_connection: 1024,
             namespaces: Namespaces::default(),
+            authorization: Authorization::default(),
             observer: Observer::default(),
             keep_alive: KeepAlive::default(),
             grace: Duration::from_secs(5),

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -6,6 +7,7 @@ use carrick_chain::{Chain, Client, ClientOptions};
 use carrick_grpc::{DialOptions, RemoteEndpoint, Security, Url, dial_passing};
 use carrick_lifecycle::{Lifecycle, Outcome, Signals, Subsystem, UnixSignals};
 use carrick_link::own_netns;
+use carrick_policy::{Policies, Refusals};
 use carrick_telemetry::{Address, Admin, Metrics, Options, Readiness, Telemetry};
 use carrick_types::Connection;
 use tokio::sync::watch;
@@ -147,7 +149,10 @@ impl Nsc {
             ..DialOptions::default()
         };
         let channel = dial_passing(&config.connect_to, &security, &options)?;
-        let remote = RemoteEndpoint::new(channel, Arc::clone(&tokens));
+        let refusals = Refusals::default();
+        metrics.section("policy", |section| refusals.register(section));
+        let policies = Policies::load(&config.policies, Path::new(""))?.counted(&refusals);
+        let remote = RemoteEndpoint::new(channel, Arc::clone(&tokens)).judged(policies);
         let mut options =
             ClientOptions::new(&config.name, tokens).request_timeout(config.request_timeout);
         if let Some(times) = config.liveness {

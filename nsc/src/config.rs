@@ -8,6 +8,7 @@ use carrick_config::{
 };
 use carrick_config::{boolean, duration, labels, list, optional_path, text};
 use carrick_grpc::Url;
+use carrick_policy::Policies;
 use carrick_types::{ConnectionId, Invalid, Labels};
 
 use crate::service::Wanted;
@@ -58,6 +59,11 @@ pub const VARIABLES: &[Variable] = &[
         name: "NSM_MAX_TOKEN_LIFETIME",
         default: "10m",
         meaning: "Longest life of a path token; a client that vanishes is forgotten after it.",
+    },
+    Variable {
+        name: "CARRICK_CLIENT_POLICIES",
+        default: Policies::CLIENT,
+        meaning: "Policies about what the next hop answers: paths of files or regular expressions for them, with commas between them. NSM's own are built in; a file with the path of one replaces it. Empty: none. Asked over TLS only.",
     },
     Variable {
         name: "NSM_LIVENESS_CHECK_ENABLED",
@@ -129,6 +135,8 @@ pub struct Config {
     pub node: String,
     /// Whether plaintext is allowed.
     pub insecure: bool,
+    /// Masks of the policies about what the next hop answers.
+    pub policies: Vec<String>,
     /// Longest wait for a transport connection.
     pub dial_timeout: Duration,
     /// Longest wait for an answer.
@@ -192,6 +200,7 @@ impl Config {
         let config = (|| {
             Some(Self {
                 insecure: r.read("NSM_INSECURE", boolean)?,
+                policies: r.read("CARRICK_CLIENT_POLICIES", list(text))?,
                 dial_timeout: r.read("NSM_DIAL_TIMEOUT", positive)?,
                 request_timeout: r.read("NSM_REQUEST_TIMEOUT", positive)?,
                 token_lifetime: r.read("NSM_MAX_TOKEN_LIFETIME", positive)?,

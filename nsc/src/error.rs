@@ -22,6 +22,9 @@ pub enum Error {
     /// The client's name makes no connection id or no identity.
     #[error("the client's name (NSM_NAME) cannot be used")]
     Name(#[source] carrick_types::Invalid),
+    /// The policies cannot be used.
+    #[error("cannot use the policies (CARRICK_CLIENT_POLICIES)")]
+    Policies(#[from] carrick_policy::LoadError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] std::io::Error),

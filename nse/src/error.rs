@@ -20,6 +20,9 @@ pub enum Error {
     /// A socket cannot be listened on.
     #[error("cannot listen")]
     Listen(#[from] carrick_grpc::ListenError),
+    /// The policies cannot be used.
+    #[error("cannot use the policies")]
+    Policies(#[from] carrick_policy::LoadError),
     /// The prefix client cannot start.
     #[error("cannot lease prefixes")]
     Prefixes(#[from] carrick_ipam::PrefixError),

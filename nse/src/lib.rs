@@ -15,6 +15,7 @@ mod metrics;
 mod names;
 mod parts;
 mod peering;
+mod policies;
 mod router;
 mod run;
 mod serving;

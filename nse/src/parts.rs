@@ -12,6 +12,7 @@ use carrick_vl3::elements::MtuElement;
 use crate::Config;
 use crate::config::AgentKind;
 use crate::peering::Dials;
+use crate::policies::Rules;
 
 /// What the parts of an endpoint share.
 #[derive(Clone)]
@@ -30,6 +31,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Arc<Identity>,
     pub(crate) channels: Channels,
     pub(crate) dials: Dials,
+    pub(crate) rules: Rules,
 }
 
 /// The data plane of an endpoint that is its own forwarder.

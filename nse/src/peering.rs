@@ -141,6 +141,7 @@ impl PeerDialer {
         } = &self.0;
         let remote = RemoteEndpoint::dial(channels, &url, Arc::clone(tokens));
         let remote = remote.map_err(|e| fail(Reason::Invalid, e))?;
+        let remote = remote.judged(self.0.rules.client.clone());
         let registered = Registered::new(&self.0, &endpoint, remote.clone());
         let client = self.client(&endpoint.id, registered);
         let wanted = self

@@ -49,7 +49,7 @@ pub async fn run(config: Config, signals: impl Signals) -> Result<Outcome, Error
     let mut lifecycle = Lifecycle::new(config.times.grace);
     let stages = Stages::new(&mut lifecycle, config.times.grace);
 
-    let embedded = serve_registry(&config, &store, &stages).await?;
+    let embedded = serve_registry(&parts, &store, &stages).await?;
     let on_idle = OnIdle::new(config.times.idle);
     let chain = serving::chain(&parts, on_idle.clone())?;
     let answers = Answers::open(&store);

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -46,6 +47,40 @@ impl fmt::Debug for Caller<'_> {
         f.debug_struct("Caller")
             .field("id", &self.id)
             .finish_non_exhaustive()
+    }
+}
+
+/// A [`Caller`] that whoever ended the TLS connection puts into the extensions
+/// of a request or an answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proven {
+    id: Arc<str>,
+    certificate: Arc<[u8]>,
+}
+
+impl Proven {
+    /// The identity `id` with its leaf certificate, in DER.
+    #[must_use]
+    pub fn new(id: &str, certificate: &[u8]) -> Self {
+        Self {
+            id: id.into(),
+            certificate: certificate.into(),
+        }
+    }
+
+    /// As policies want it.
+    #[must_use]
+    pub fn caller(&self) -> Caller<'_> {
+        Caller {
+            id: &self.id,
+            certificate: &self.certificate,
+        }
+    }
+}
+
+impl fmt::Debug for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.caller().fmt(f)
     }
 }
 

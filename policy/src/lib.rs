@@ -20,10 +20,12 @@ mod metrics;
 mod native;
 mod policies;
 mod rego;
+#[cfg(any(test, feature = "test-util"))]
+pub mod testing;
 mod token;
 mod verify;
 
-pub use input::{About, Caller, Input, Segment};
+pub use input::{About, Caller, Input, Proven, Segment};
 pub use masks::LoadError;
 pub use metrics::Refusals;
 pub use native::Native;

@@ -3,8 +3,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::Refused;
-
 /// What was refused, by policy. Clones count the same.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals(Family<Label, Counter>);
@@ -25,9 +23,15 @@ impl Refusals {
         );
     }
 
+    /// Begins to count those of a policy, with none.
+    pub(crate) fn expect(&self, policy: &str) {
+        let policy = policy.to_owned();
+        drop(self.0.get_or_create(&Label { policy }));
+    }
+
     /// Counts one.
-    pub fn count(&self, refused: &Refused) {
-        let policy = refused.policy().to_owned();
+    pub(crate) fn count(&self, policy: &str) {
+        let policy = policy.to_owned();
         self.0.get_or_create(&Label { policy }).inc();
     }
 

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +9,20 @@ use crate::masks::{self, Found};
 use crate::native::Reason;
 use crate::rego::Rego;
 use crate::verify::Checked;
-use crate::{Input, LoadError, Native};
+use crate::{Input, LoadError, Native, Refusals};
+
+/// Longest explanation, in bytes: it travels in a header.
+const LINE_MAX: usize = 1024;
 
 /// The policies of one kind of call, all of which must agree. Cheap to clone.
 ///
 /// A check costs about as much as one ES256 signature, 0.1 ms; nothing where
 /// the token was checked before, as it is where a hop sends many Requests.
 #[derive(Clone, Debug, Default)]
-pub struct Policies(Arc<Inner>);
+pub struct Policies {
+    inner: Arc<Inner>,
+    refusals: Refusals,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -45,14 +52,14 @@ pub struct Refused {
 // === impl Policies ===
 
 impl Policies {
-    /// NSM's default masks of a server of connections.
+    /// The masks of [`Policies::server`].
     pub const SERVER: &str = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/server/.*.rego";
-    /// NSM's default masks of a client.
+    /// The masks of [`Policies::client`].
     pub const CLIENT: &str = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/client/.*.rego";
-    /// NSM's default masks of a registry.
+    /// The masks of [`Policies::registry_server`].
     pub const REGISTRY_SERVER: &str =
         "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/server/.*.rego";
-    /// NSM's default masks of a registry's client.
+    /// The masks of [`Policies::registry_client`].
     pub const REGISTRY_CLIENT: &str =
         "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/client/.*.rego";
 
@@ -60,6 +67,52 @@ impl Policies {
     #[must_use]
     pub fn any() -> Self {
         Self::default()
+    }
+
+    /// NSM's own of a server of connections.
+    #[must_use]
+    pub fn server() -> Self {
+        Self::native(&[
+            Native::TokensChained,
+            Native::TokensExpired,
+            Native::TokensValid,
+            Native::PrevTokenSigned,
+        ])
+    }
+
+    /// NSM's own of a client.
+    #[must_use]
+    pub fn client() -> Self {
+        Self::native(&[
+            Native::TokensChained,
+            Native::TokensExpired,
+            Native::TokensValid,
+            Native::NextTokenSigned,
+        ])
+    }
+
+    /// NSM's own of a registry.
+    #[must_use]
+    pub fn registry_server() -> Self {
+        Self::native(&[
+            Native::TokensChained,
+            Native::TokensExpired,
+            Native::TokensValid,
+            Native::ClientAllowed,
+            Native::PrevTokenSigned,
+        ])
+    }
+
+    /// NSM's own of a registry's client.
+    #[must_use]
+    pub fn registry_client() -> Self {
+        Self::native(&[
+            Native::TokensChained,
+            Native::TokensExpired,
+            Native::TokensValid,
+            Native::NextTokenSigned,
+            Native::ClientAllowed,
+        ])
     }
 
     /// These alone, in this order.
@@ -105,22 +158,34 @@ impl Policies {
     }
 
     fn of(policies: Vec<Policy>) -> Self {
-        Self(Arc::new(Inner {
-            policies,
-            checked: Checked::default(),
-        }))
+        let checked = Checked::default();
+        Self {
+            inner: Arc::new(Inner { policies, checked }),
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Counts refusals there, besides what else is counted there.
+    #[must_use]
+    pub fn counted(mut self, refusals: &Refusals) -> Self {
+        self.names().for_each(|name| refusals.expect(name));
+        self.refusals = refusals.clone();
+        self
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.policies.is_empty()
+        self.inner.policies.is_empty()
     }
 
     /// The names, in the order of asking: NSM's paths without `etc/nsm/opa/`
     /// and `.rego`, the paths of other files as they are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.policies.iter().map(|policy| policy.name.as_str())
+        self.inner
+            .policies
+            .iter()
+            .map(|policy| policy.name.as_str())
     }
 
     /// Asks all policies about a call, the first that refuses being the last.
@@ -133,13 +198,14 @@ impl Policies {
             return Ok(());
         }
         let prepared = Prepared::new(input, now);
-        for policy in &self.0.policies {
-            policy
-                .check(&prepared, &self.0.checked)
-                .map_err(|reason| Refused {
+        for policy in &self.inner.policies {
+            if let Err(reason) = policy.check(&prepared, &self.inner.checked) {
+                self.refusals.count(&policy.name);
+                return Err(Refused {
                     policy: policy.name.clone(),
                     reason,
-                })?;
+                });
+            }
         }
         Ok(())
     }
@@ -175,5 +241,19 @@ impl Refused {
     #[must_use]
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+
+    /// With all causes in one line, for the caller.
+    #[must_use]
+    pub fn explained(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line = format!("{line}: {error}");
+            cause = error.source();
+        }
+        let end = (0..=LINE_MAX).rev().find(|&at| line.is_char_boundary(at));
+        line.truncate(end.unwrap_or(0));
+        line
     }
 }

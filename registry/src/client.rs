@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use carrick_chain::Tokens;
 use carrick_grpc::{Attachments, Dialled};
+use carrick_policy::Policies;
 use carrick_proto::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
 use carrick_proto::registry::network_service_registry_client::NetworkServiceRegistryClient;
 use carrick_proto::registry::{
@@ -27,6 +28,9 @@ pub struct ClientOptions {
     /// Where the client's tokens come from; without, none is sent and the
     /// registry knows the client by its URL and key alone.
     pub tokens: Option<Arc<dyn Tokens>>,
+    /// Asked about what the registry answers to a registration, where its
+    /// identity is proved, which is over TLS; NSM's own by default.
+    pub policies: Policies,
     /// How long one call may take; 15 s by default (NSM `retry`).
     pub timeout: Duration,
     /// Waits between attempts of what goes on by itself: watches, registrations.
@@ -45,6 +49,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             tokens: None,
+            policies: Policies::registry_client(),
             timeout: Duration::from_secs(15),
             backoff: Backoff::default(),
             resync: Duration::from_secs(60),
@@ -57,6 +62,7 @@ impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientOptions")
             .field("tokens", &self.tokens.is_some())
+            .field("policies", &self.policies)
             .field("timeout", &self.timeout)
             .field("backoff", &self.backoff)
             .field("resync", &self.resync)
@@ -111,10 +117,17 @@ impl Client {
         let call = client.register(request);
         let answer = self.call("Register of an endpoint", call).await;
         let mut answer = answer.map_err(|error| conflict(error, endpoint))?;
-        if let Some(lent) = lent {
-            lent.restore(&mut answer);
+        if let Err(refused) = self.judge("Register of an endpoint", &answer) {
+            // What was registered before is not touched by a refresh that fails.
+            if endpoint.registered_at.is_none() {
+                let _ = self.unregister_endpoint(endpoint).await;
+            }
+            return Err(refused);
         }
-        Ok(wire::endpoint(answer)?)
+        if let Some(lent) = lent {
+            lent.restore(answer.get_mut());
+        }
+        Ok(wire::endpoint(answer.into_inner())?)
     }
 
     /// Removes an endpoint; that it is not there is no error.
@@ -129,7 +142,8 @@ impl Client {
         let mut client = self.endpoints.clone();
         let call = client.unregister(request);
         let answer = self.call("Unregister of an endpoint", call).await;
-        answer.map_err(|error| conflict(error, endpoint))
+        let answer = answer.map_err(|error| conflict(error, endpoint))?;
+        self.judge("Unregister of an endpoint", &answer)
     }
 
     /// The endpoints there are now.
@@ -145,7 +159,7 @@ impl Client {
             let answer = client.find(request).await?;
             all(answer.into_inner()).await.map(Response::new)
         };
-        let found: Vec<NetworkServiceEndpointResponse> = self.call(CALL, found).await?;
+        let found: Vec<NetworkServiceEndpointResponse> = self.call(CALL, found).await?.into_inner();
         let there = found.into_iter().filter(|found| !found.deleted);
         let found = there.map(|found| wire::endpoint_found(found.network_service_endpoint));
         Ok(found.collect::<Result<_, _>>()?)
@@ -202,7 +216,8 @@ impl Client {
         let answer = self
             .call("Register of a service", client.register(request))
             .await?;
-        Ok(wire::service(answer)?)
+        self.judge("Register of a service", &answer)?;
+        Ok(wire::service(answer.into_inner())?)
     }
 
     /// Removes a service; that it is not there is no error.
@@ -213,8 +228,10 @@ impl Client {
     pub async fn unregister_service(&self, service: &Service) -> Result<(), Error> {
         let request = self.request(wire::to_service(service))?;
         let mut client = self.services.clone();
-        self.call("Unregister of a service", client.unregister(request))
-            .await
+        let answer = self
+            .call("Unregister of a service", client.unregister(request))
+            .await?;
+        self.judge("Unregister of a service", &answer)
     }
 
     /// The services there are now.
@@ -230,7 +247,7 @@ impl Client {
             let answer = client.find(request).await?;
             all(answer.into_inner()).await.map(Response::new)
         };
-        let found: Vec<NetworkServiceResponse> = self.call(CALL, found).await?;
+        let found: Vec<NetworkServiceResponse> = self.call(CALL, found).await?.into_inner();
         let there = found.into_iter().filter(|found| !found.deleted);
         let found = there.map(|found| wire::service_found(found.network_service));
         Ok(found.collect::<Result<_, _>>()?)
@@ -258,13 +275,18 @@ impl Client {
         &self,
         call: &'static str,
         answer: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Error> {
+    ) -> Result<Response<T>, Error> {
         let after = self.options.timeout;
         let answer = timeout(after, answer).await;
         let answer = answer.map_err(|_| Error::DeadlineExceeded { call, after })?;
-        answer
-            .map(Response::into_inner)
-            .map_err(|status| Error::answered(call, status))
+        answer.map_err(|status| Error::answered(call, status))
+    }
+
+    /// Judges the path that a registry answers.
+    fn judge<T>(&self, call: &'static str, answer: &Response<T>) -> Result<(), Error> {
+        let policies = &self.options.policies;
+        let judged = metadata::judge(policies, answer.metadata(), answer.extensions());
+        judged.map_err(|source| Error::Distrusted { call, source })
     }
 }
 

@@ -1,3 +1,4 @@
+use carrick_policy::Refused;
 use carrick_types::{EndpointName, Invalid};
 use tonic::{Code, Status};
 
@@ -16,6 +17,15 @@ pub enum Error {
         /// What the registry said of the holder.
         #[source]
         source: Box<Status>,
+    },
+    /// The registry's answer is refused by a policy of ours.
+    #[error("the registry's answer to {call} is not to be trusted")]
+    Distrusted {
+        /// The call.
+        call: &'static str,
+        /// Which policy, and why.
+        #[source]
+        source: Box<Refused>,
     },
     /// The registry did not answer in time.
     #[error("the registry did not answer {call} within {after:?}")]

@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use carrick_chain::BoxError;
 use carrick_grpc::{
-    Claims, RegistryPath, RegistryPathSegment, token_from_metadata, token_to_metadata,
+    Claims, RegistryPath, RegistryPathSegment, caller_of, token_from_metadata, token_to_metadata,
 };
+use carrick_policy::{About, Input, Policies, Refused, Segment};
 use carrick_types::{Invalid, Token};
+use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
 /// Adds what a registry wants to know of its caller. The path is there even
@@ -18,6 +20,32 @@ pub(crate) fn put(metadata: &mut MetadataMap, token: Option<&Token>) -> Result<(
         token_to_metadata(token, metadata)?;
     }
     Ok(())
+}
+
+/// Judges the path that a registry answers, whose identity may be proved (NSM
+/// `registry/common/authorize`, its client half).
+pub(crate) fn judge(
+    policies: &Policies,
+    metadata: &MetadataMap,
+    extensions: &Extensions,
+) -> Result<(), Box<Refused>> {
+    let Some(caller) = caller_of(extensions).filter(|_| !policies.is_empty()) else {
+        return Ok(());
+    };
+    // No path is an empty one, which the policies do not like.
+    let path = RegistryPath::from_metadata(metadata).unwrap_or_default();
+    let tokens = path.path_segments.iter().map(|segment| &segment.token);
+    let token = |token| Segment {
+        token,
+        ..Segment::default()
+    };
+    let input = Input {
+        index: usize::try_from(path.index).unwrap_or(usize::MAX),
+        segments: tokens.map(String::as_str).map(token).collect(),
+        caller,
+        about: About::Connection,
+    };
+    policies.check(&input, SystemTime::now()).map_err(Box::new)
 }
 
 /// What a call says of its caller. Nothing of it is proved here.
@@ -83,9 +111,24 @@ impl Caller {
         path
     }
 
-    /// Adds the path to the metadata of an answer, if the caller knows of paths.
+    /// Where this hop stands in the path.
+    pub(crate) fn index(&self) -> usize {
+        let index = self.path.as_ref().map_or(0, |path| path.index);
+        usize::try_from(index).unwrap_or(usize::MAX)
+    }
+
+    /// The tokens of the hops up to this one.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &str> {
+        let segments = self.path.iter().flat_map(|path| &path.path_segments);
+        segments.map(|segment| segment.token.as_str())
+    }
+
+    /// Adds the path to the metadata of an answer, if the caller knows of
+    /// paths; there the caller is the current hop again.
     pub(crate) fn answer(&self, metadata: &mut MetadataMap) {
         if let Some(path) = &self.path {
+            let mut path = path.clone();
+            path.index = path.index.saturating_sub(1);
             path.to_metadata(metadata);
         }
     }
@@ -167,7 +210,7 @@ mod tests {
         let mut answer = MetadataMap::new();
         caller.answer(&mut answer);
         let path = RegistryPath::from_metadata(&answer).unwrap();
-        assert_eq!((path.index, path.path_segments.len()), (1, 2));
+        assert_eq!((path.index, path.path_segments.len()), (0, 2));
     }
 
     #[test]

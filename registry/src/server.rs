@@ -1,3 +1,4 @@
+mod authorization;
 mod journal;
 mod metrics;
 mod services;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use carrick_chain::Tokens;
+use carrick_policy::Policies;
 use carrick_proto::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistryServer;
 use carrick_proto::registry::network_service_registry_server::NetworkServiceRegistryServer;
 use carrick_store::Store;
@@ -31,6 +33,9 @@ pub struct ServerOptions {
     pub store: Option<Store>,
     /// Where the registry's own tokens come from, if it has an identity.
     pub tokens: Option<Arc<dyn Tokens>>,
+    /// Who may register what; asked only where the caller's identity is proved,
+    /// which is over TLS. NSM's own by default.
+    pub policies: Policies,
     /// Most watches of endpoints, and of services, that are open at a time;
     /// 10,000 by default.
     pub watches: usize,
@@ -42,6 +47,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             store: None,
             tokens: None,
+            policies: Policies::registry_server(),
             watches: 10_000,
         }
     }
@@ -53,6 +59,7 @@ impl fmt::Debug for ServerOptions {
             .field("limits", &self.limits)
             .field("store", &self.store)
             .field("tokens", &self.tokens.is_some())
+            .field("policies", &self.policies)
             .field("watches", &self.watches)
             .finish()
     }

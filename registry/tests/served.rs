@@ -197,7 +197,7 @@ async fn the_path_of_a_call_is_answered_in_the_header() {
     let answer = client.register(request).await.unwrap();
     let path = answer.metadata().get("path").unwrap().to_str().unwrap();
     let expected =
-        format!(r#"{{"Index":1,"PathSegments":[{{"token":"{token}"}},{{"token":""}}]}}"#);
+        format!(r#"{{"Index":0,"PathSegments":[{{"token":"{token}"}},{{"token":""}}]}}"#);
     assert_eq!(path, expected);
     assert_eq!(answer.into_inner().path_ids, ["spiffe://a"]);
 }

@@ -121,6 +121,11 @@ impl Hub {
         self.lock().connections.get(id).cloned()
     }
 
+    /// The last answers that a selector means.
+    pub(crate) fn select(&self, selector: &Selector) -> Vec<Arc<Connection>> {
+        self.lock().matching(selector)
+    }
+
     /// The connection that comes from this segment.
     pub(crate) fn called_by(&self, caller: &PathSegment) -> Option<Arc<Connection>> {
         self.lock().called_by(caller)

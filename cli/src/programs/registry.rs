@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use carrick_config::{
 };
 use carrick_grpc::{Health, Security, ServerOptions, Url, listen, serve};
 use carrick_lifecycle::{Lifecycle, Outcome, UnixSignals};
+use carrick_policy::{Policies, Refusals};
 use carrick_registry::{EndpointQuery, Server, ServiceQuery};
 use carrick_telemetry::{Address, Admin, Metrics, Readiness};
 use carrick_types::Invalid;
@@ -33,6 +34,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
         name: "NSM_INSECURE",
         default: "false",
         meaning: "Whether plaintext over TCP is allowed; loudly logged.",
+    },
+    Variable {
+        name: "NSM_REGISTRY_SERVER_POLICIES",
+        default: Policies::REGISTRY_SERVER,
+        meaning: "Policies about who registers: paths of files or regular expressions for them, with commas between them. NSM's own are built in; a file with the path of one replaces it. Empty: none. Asked over TLS only.",
     },
     Variable {
         name: "NSM_EXPIRE_PERIOD",
@@ -59,6 +65,7 @@ struct Config {
     name: String,
     listen_on: Vec<Url>,
     expire: Duration,
+    policies: Vec<String>,
     state_dir: Option<PathBuf>,
     admin: Option<Address>,
 }
@@ -78,6 +85,7 @@ fn read() -> Result<Config> {
         Some(Config {
             name: r.read("NSM_NAME", text)?,
             expire: r.read("NSM_EXPIRE_PERIOD", duration)?,
+            policies: r.read("NSM_REGISTRY_SERVER_POLICIES", list(text))?,
             state_dir: r.read("CARRICK_STATE_DIR", optional_path)?,
             admin: r.read("CARRICK_ADMIN", super::optional_address)?,
             listen_on: listen_on?,
@@ -104,8 +112,13 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
         period: config.expire,
         ..Default::default()
     };
+    let (metrics, refusals) = (Metrics::new(), Refusals::default());
+    metrics.section("policy", |section| refusals.register(section));
+    let policies = Policies::load(&config.policies, Path::new(""));
+    let policies = policies.context("cannot use the policies (NSM_REGISTRY_SERVER_POLICIES)")?;
     let options = carrick_registry::ServerOptions {
         store: Some(store.clone()),
+        policies: policies.counted(&refusals),
         limits,
         ..Default::default()
     };
@@ -117,7 +130,6 @@ async fn serve_registry(config: Config) -> Result<Outcome> {
 
     let readiness = Readiness::new();
     let listening = readiness.condition("listening");
-    let metrics = Metrics::new();
     metrics.section("registry", |section| server.register(section));
     metrics.section("store", |section| store.register(section));
     let state = config.state_dir.as_deref();

@@ -9,13 +9,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::ServerOptions;
+use super::{Authorization, ServerOptions};
 use crate::convert::{events_to_wire, selector_from_wire};
-use crate::invalid;
+use crate::{caller_of, invalid};
 
 /// Serves `connection.MonitorConnection` with an [`Endpoint`].
 pub struct Monitoring {
     endpoint: Endpoint,
+    authorization: Authorization,
     max: usize,
     streams: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -36,6 +37,7 @@ impl Monitoring {
         let max = options.max_monitors;
         Self {
             endpoint,
+            authorization: options.authorization.clone(),
             max,
             streams: Arc::new(Semaphore::new(max)),
             stopping,
@@ -55,7 +57,9 @@ impl MonitorConnection for Monitoring {
         let permit = permit.map_err(|_| {
             Status::unavailable(format!("{} monitor streams are being served", self.max))
         })?;
-        let selector = selector_from_wire(request.into_inner()).map_err(|e| invalid(&e))?;
+        let (_, extensions, message) = request.into_parts();
+        let selector = selector_from_wire(message).map_err(|e| invalid(&e))?;
+        (self.authorization).monitor(&self.endpoint, &selector, caller_of(&extensions))?;
         let events = self.endpoint.monitor(selector);
         // Never `Cancelled`, on which NSM's clients stop healing.
         let end = stream::once(async move {

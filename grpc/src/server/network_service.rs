@@ -13,7 +13,8 @@ use tracing::{Instrument, Span, debug, error, info, info_span};
 use super::{ServerOptions, deadline};
 use crate::convert::{connection_from_wire, connection_to_wire, request_from_wire};
 use crate::{
-    ConnectInfo, Descriptors, Peer, invalid, namespaces, status, token_from_metadata, trace,
+    ConnectInfo, Descriptors, Peer, caller_of, invalid, namespaces, status, token_from_metadata,
+    trace,
 };
 
 /// Serves `networkservice.NetworkService` with an [`Endpoint`].
@@ -57,10 +58,12 @@ impl Requests {
             ))
         })?;
         let descriptors = descriptors(&request);
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let mut connection = request_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
+        let authorization = &self.options.authorization;
+        authorization.request(&self.endpoint, &connection, caller_of(&extensions))?;
         let held = self
             .options
             .namespaces
@@ -77,10 +80,12 @@ impl Requests {
     async fn finish(&self, request: Request<wire::Connection>) -> Result<Response<()>, Status> {
         let (_, end) = self.deadlines(request.metadata());
         let descriptors = descriptors(&request);
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let mut connection = connection_from_wire(message).map_err(|e| invalid(&e))?;
         take_token(&mut connection, &metadata);
         record(&connection);
+        let authorization = &self.options.authorization;
+        authorization.close(&self.endpoint, &connection, caller_of(&extensions))?;
         namespaces::give_back(descriptors.as_ref(), &connection);
         let closed = timeout_at(end, self.endpoint.close(connection)).await;
         closed.map_err(|_| late())?.map_err(|e| refuse(&e))?;

@@ -3,6 +3,7 @@
 mod common;
 mod descriptors;
 mod namespaces;
+mod policies;
 mod services;
 mod sockets;
 mod standard;

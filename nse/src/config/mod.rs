@@ -36,6 +36,8 @@ pub struct Config {
     pub domains: Vec<(String, Url)>,
     /// Whether plaintext is allowed.
     pub insecure: bool,
+    /// Which policies there are, by masks of their paths.
+    pub policies: Masks,
     /// Whether the network services are registered, too.
     pub register_service: bool,
     /// Whether the registration is withdrawn at an orderly end.
@@ -74,6 +76,21 @@ pub enum Setting {
         /// Where the endpoint's own registry listens, if it brings one.
         serve_registry_on: Vec<Url>,
     },
+}
+
+/// Masks of policies, see [`carrick_policy::Policies::load`].
+#[derive(Clone, Debug)]
+pub struct Masks {
+    /// About who requests and closes connections.
+    pub server: Vec<String>,
+    /// About who follows connections.
+    pub monitor: Vec<String>,
+    /// About what peers answer.
+    pub client: Vec<String>,
+    /// About what a registry answers.
+    pub registry_client: Vec<String>,
+    /// About who registers with the endpoint's own registry.
+    pub registry_server: Vec<String>,
 }
 
 /// Times; all are positive.
@@ -195,6 +212,7 @@ impl Config {
         let times = read_times(&mut r);
         let addresses = read_addresses(&mut r);
         let dns = read_dns(&mut r);
+        let policies = read_masks(&mut r);
         let config = (|r: &mut Reader<'_>| {
             let config = Self {
                 labels: r.read("NSM_LABELS", labels)?,
@@ -218,6 +236,7 @@ impl Config {
                 times: times?,
                 addresses: addresses?,
                 dns: dns?,
+                policies: policies?,
             };
             config.check(r);
             Some(config.with_admin())
@@ -406,6 +425,16 @@ fn read_dns(r: &mut Reader<'_>) -> Option<Dns> {
         listen: r.read("CARRICK_DNS_LISTEN", names_at)?,
         name_servers: r.read("CARRICK_NAME_SERVERS", list(some_address))?,
         zones: r.read("CARRICK_DNS_ZONES", list(text))?,
+    })
+}
+
+fn read_masks(r: &mut Reader<'_>) -> Option<Masks> {
+    Some(Masks {
+        server: r.read("CARRICK_SERVER_POLICIES", list(text))?,
+        monitor: r.read("CARRICK_MONITOR_POLICIES", list(text))?,
+        client: r.read("CARRICK_CLIENT_POLICIES", list(text))?,
+        registry_client: r.read("NSM_REGISTRY_CLIENT_POLICIES", list(text))?,
+        registry_server: r.read("NSM_REGISTRY_SERVER_POLICIES", list(text))?,
     })
 }
 

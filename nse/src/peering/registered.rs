@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use carrick_chain::{Error, Events, Remote, Selector, Tokens};
 use carrick_grpc::{Channels, RemoteEndpoint};
+use carrick_policy::Policies;
 use carrick_types::Connection;
 use carrick_vl3::Vl3;
 use carrick_vl3::peers::{Endpoint, PeerId};
@@ -17,6 +18,7 @@ pub(super) struct Registered {
     vl3: Vl3,
     channels: Channels,
     tokens: Arc<dyn Tokens>,
+    policies: Policies,
     peer: PeerId,
     last: Mutex<(String, RemoteEndpoint)>,
 }
@@ -28,6 +30,7 @@ impl Registered {
             vl3: parts.vl3.clone(),
             channels: parts.channels.clone(),
             tokens: Arc::clone(&parts.tokens),
+            policies: parts.rules.client.clone(),
             peer: endpoint.id.clone(),
             last: Mutex::new((endpoint.url.clone(), at)),
         }
@@ -50,7 +53,8 @@ impl Registered {
 
     fn dial(&self, url: &str) -> Result<RemoteEndpoint, Box<dyn std::error::Error>> {
         let tokens = Arc::clone(&self.tokens);
-        Ok(RemoteEndpoint::dial(&self.channels, &url.parse()?, tokens)?)
+        let remote = RemoteEndpoint::dial(&self.channels, &url.parse()?, tokens)?;
+        Ok(remote.judged(self.policies.clone()))
     }
 }
 

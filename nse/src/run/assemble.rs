@@ -23,6 +23,7 @@ use carrick_vl3::{Vl3, Vl3Options};
 use crate::config::{AgentKind, Setting};
 use crate::parts::{Parts, Plane};
 use crate::peering::{Ask, Dials};
+use crate::policies::Rules;
 use crate::{Config, Error, serving};
 
 /// The trust domain of identities that no SPIFFE Workload API gave.
@@ -118,6 +119,7 @@ pub(super) fn assemble(
         identity,
         channels,
         dials,
+        rules: Rules::load(&config.policies, metrics)?,
     };
     Ok((parts, prefix_client))
 }

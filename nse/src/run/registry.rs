@@ -11,19 +11,20 @@ use tracing::info;
 
 use super::assemble::file_name;
 use super::stages::Stages;
+use crate::Error;
 use crate::config::Setting;
 use crate::parts::Parts;
-use crate::{Config, Error};
 
 /// How long an endpoint that a restarted registry does not name is held.
 const REGISTRY_GRACE: Duration = Duration::from_secs(5);
 
 /// The endpoint's own registry, where nobody else serves the domain's.
 pub(super) async fn serve_registry(
-    config: &Config,
+    parts: &Parts,
     store: &Store,
     stages: &Stages,
 ) -> Result<Option<Url>, Error> {
+    let config = &parts.config;
     let Setting::StandAlone {
         registry: None,
         serve_registry_on,
@@ -37,6 +38,7 @@ pub(super) async fn serve_registry(
     ));
     let options = registry::ServerOptions {
         store: Some(store.clone()),
+        policies: parts.rules.registry_server.clone(),
         ..Default::default()
     };
     let server = Arc::new(registry::Server::start(options)?);
@@ -83,6 +85,7 @@ pub(super) fn own_registry(
 pub(super) fn registry_at(parts: &Parts, url: &Url) -> Result<registry::Client, DialError> {
     let options = registry::ClientOptions {
         tokens: Some(Arc::clone(&parts.tokens)),
+        policies: parts.rules.registry_client.clone(),
         timeout: parts.config.times.request,
         // A registry that keeps nothing knows nobody for a moment after its restart.
         grace: REGISTRY_GRACE,

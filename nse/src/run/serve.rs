@@ -61,6 +61,7 @@ pub(super) async fn serve_all(
     });
     let options = ServerOptions {
         namespaces: namespaces.unwrap_or_default(),
+        authorization: parts.rules.server.clone(),
         observer,
         ..ServerOptions::default()
     };

@@ -12,6 +12,7 @@ use carrick_grpc::{
 };
 use carrick_ipam::{AddressOptions, Addresses, LeaseOptions, Leases, Prefixes};
 use carrick_store::Store;
+use carrick_telemetry::Metrics;
 use carrick_types::{
     Connection, ConnectionId, EndpointName, Labels, Mechanism, MechanismClass, MechanismType, Mtu,
     Prefix, Route,
@@ -25,6 +26,7 @@ use super::clock::Clock;
 use crate::journal::Answers;
 use crate::parts::{Parts, Plane};
 use crate::peering::{Ask, Dials};
+use crate::policies::Rules;
 use crate::{Config, serving};
 
 /// The endpoint `nse-1` with 10.0.0.0/24 on `node-a`, and all that it may leave
@@ -203,6 +205,7 @@ fn parts(store: &Store, agent: Arc<dyn Agent>) -> Parts {
         handle: handle.clone(),
         dials: dials.clone(),
     };
+    let rules = Rules::load(&config.policies, &Metrics::new()).unwrap();
     Parts {
         plane: Some(Plane::new(agent, &config)),
         addresses: Addresses::new(leases.clone(), prefixes.clone(), options),
@@ -217,6 +220,7 @@ fn parts(store: &Store, agent: Arc<dyn Agent>) -> Parts {
         identity,
         channels: Channels::new(Security::insecure(), DialOptions::default()),
         dials,
+        rules,
     }
 }
 

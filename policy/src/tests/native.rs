@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 
-use super::world::{Hop, end, hops, input, now, tokens};
+use super::world::{Hop, end, hops, input, now, token, tokens};
 use crate::input::Lists;
 use crate::{About, Caller, Input, Native, Policies};
 
@@ -80,7 +80,7 @@ fn a_token_for_another_hop_is_refused() {
     let good = tokens(&hops);
     for at in 0..2 {
         let mut tokens = good.clone();
-        tokens[at] = hops[at].token_for(&other);
+        tokens[at] = token(&hops[at], &other);
         assert!(
             is_refused(Native::TokensChained, &input(&tokens, &hops[1])),
             "{at}"
@@ -121,7 +121,7 @@ fn a_forged_token_is_refused() {
     let (hops, thief) = (hops(2), Hop::new("hop-0"));
     let mut tokens = tokens(&hops);
     let stolen = tokens[0].clone();
-    tokens[0] = thief.token_for(&hops[1]);
+    tokens[0] = token(&thief, &hops[1]);
     assert!(is_refused(
         Native::PrevTokenSigned,
         &input(&tokens, &hops[0])
@@ -291,8 +291,8 @@ proptest! {
         let at = at % (count - 1);
         let other = Hop::new("other");
         tokens[at] = match change {
-            0 => hops[at].token_for(&other),
-            1 => other.token_for(&hops[at + 1]),
+            0 => token(&hops[at], &other),
+            1 => token(&other, &hops[at + 1]),
             2 => hops[at].sign(&json!({ "sub": hops[at].id, "aud": [hops[at + 1].id], "exp": end(0) })),
             _ => tokens[at].replace('.', ""),
         };
@@ -304,7 +304,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_certificate_or_none(certificate: Vec<u8>, token in ".{0,20}") {
         let hop = Hop::new("a");
-        let tokens = [hop.token_for(&hop), token];
+        let tokens = [hop.token(&hop.id, end(600)), token];
         let mut input = input(&tokens, &hop);
         input.caller.certificate = &certificate;
         prop_assert!(is_refused(Native::PrevTokenSigned, &input));

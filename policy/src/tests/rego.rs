@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::world::{Hop, end, hops, input, now, tokens};
+use super::world::{Hop, end, hops, input, now, token, tokens};
 use crate::input::Lists;
 use crate::rego::Rego;
 use crate::{About, Input, Native, Policies, RegoError};
@@ -79,8 +79,8 @@ fn a_file_sees_of_a_path_what_the_native_policies_see() {
     ];
     for second in [
         good[1].clone(),
-        hops[1].token_for(&other),
-        other.token_for(&hops[2]),
+        token(&hops[1], &other),
+        token(&other, &hops[2]),
         hops[1].sign(&claims),
         "no token".to_owned(),
     ] {

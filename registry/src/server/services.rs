@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use carrick_grpc::{ConnectInfo, Descriptors};
+use carrick_grpc::{ConnectInfo, Descriptors, caller_of};
 use carrick_proto::registry as proto;
 use carrick_proto::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
 use carrick_proto::registry::network_service_registry_server::NetworkServiceRegistry;
@@ -9,6 +9,7 @@ use futures::Stream;
 use futures::stream::{BoxStream, StreamExt, iter, once};
 use tonic::{Code, Request, Response, Status};
 
+use super::authorization::judge;
 use super::shared::{Failed, Shared, now};
 use super::sockets::Socket;
 use crate::metadata::Caller;
@@ -28,7 +29,9 @@ impl NetworkServiceEndpointRegistry for Services {
     ) -> Result<Response<proto::NetworkServiceEndpoint>, Status> {
         let caller = self.caller(&request)?;
         let descriptors = descriptors(&request);
-        let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
+        let (_, extensions, message) = request.into_parts();
+        let mut endpoint = wire::endpoint(message).map_err(|error| invalid(&error))?;
+        self.judge_endpoint(&caller, caller_of(&extensions), &endpoint)?;
         identify(&mut endpoint.path_ids, &caller);
         let known = self.0.lock().sockets.get(&endpoint.name);
         let socket = Socket::receive(&endpoint, known, descriptors.as_ref()).await;
@@ -67,7 +70,9 @@ impl NetworkServiceEndpointRegistry for Services {
         request: Request<proto::NetworkServiceEndpoint>,
     ) -> Result<Response<()>, Status> {
         let caller = self.caller(&request)?;
-        let mut endpoint = wire::endpoint(request.into_inner()).map_err(|error| invalid(&error))?;
+        let (_, extensions, message) = request.into_parts();
+        let mut endpoint = wire::endpoint(message).map_err(|error| invalid(&error))?;
+        self.judge_endpoint(&caller, caller_of(&extensions), &endpoint)?;
         identify(&mut endpoint.path_ids, &caller);
         self.0.unregister_endpoint(&endpoint).await?;
         Ok(answer(&caller, ()))
@@ -81,10 +86,21 @@ impl NetworkServiceRegistry for Services {
         request: Request<proto::NetworkService>,
     ) -> Result<Response<proto::NetworkService>, Status> {
         let caller = self.caller(&request)?;
-        let mut service = wire::service(request.into_inner()).map_err(|error| invalid(&error))?;
-        identify(&mut service.path_ids, &caller);
-        let registered = self.0.register_service(service).await?;
-        Ok(answer(&caller, wire::to_service(&registered)))
+        let (_, extensions, message) = request.into_parts();
+        let mut service = wire::service(message).map_err(|error| invalid(&error))?;
+        loop {
+            let held = self.0.service(&service.name);
+            self.judge_service(
+                &caller,
+                caller_of(&extensions),
+                &mut service,
+                held.as_deref(),
+            )?;
+            let registered = self.0.register_service(service.clone(), held.as_ref());
+            if let Some(registered) = registered.await? {
+                return Ok(answer(&caller, wire::to_service(&registered)));
+            }
+        }
     }
 
     type FindStream = Answers<proto::NetworkServiceResponse>;
@@ -111,7 +127,18 @@ impl NetworkServiceRegistry for Services {
         request: Request<proto::NetworkService>,
     ) -> Result<Response<()>, Status> {
         let caller = self.caller(&request)?;
-        let service = wire::service(request.into_inner()).map_err(|error| invalid(&error))?;
+        let (_, extensions, message) = request.into_parts();
+        let service = wire::service(message).map_err(|error| invalid(&error))?;
+        let held = self.0.service(&service.name);
+        let holder = held.as_ref().map(|held| held.path_ids.as_slice());
+        let (name, holder) = (service.name.as_str(), holder.unwrap_or_default());
+        judge(
+            &self.0.policies,
+            &caller,
+            caller_of(&extensions),
+            name,
+            holder,
+        )?;
         self.0.unregister_service(&service.name).await?;
         Ok(answer(&caller, ()))
     }
@@ -123,6 +150,47 @@ impl Services {
     fn caller<M>(&self, request: &Request<M>) -> Result<Caller, Status> {
         let caller = Caller::of(request.metadata()).map_err(|error| invalid(&error))?;
         Ok(caller.arrive(self.0.token().as_ref()))
+    }
+
+    /// Judges who registers an endpoint or takes it out.
+    fn judge_endpoint(
+        &self,
+        caller: &Caller,
+        peer: Option<carrick_policy::Caller<'_>>,
+        endpoint: &Endpoint,
+    ) -> Result<(), Status> {
+        let held = self.0.endpoint(&endpoint.name);
+        let holder = held.as_ref().map(|held| held.path_ids.as_slice());
+        let (name, holder) = (endpoint.name.as_str(), holder.unwrap_or_default());
+        judge(&self.0.policies, caller, peer, name, holder)
+    }
+
+    /// Judges who registers a service, and puts down whose it is.
+    ///
+    /// Several endpoints register the service that they share: who says what is
+    /// there already changes nothing, and does not come to own it.
+    fn judge_service(
+        &self,
+        caller: &Caller,
+        peer: Option<carrick_policy::Caller<'_>>,
+        service: &mut Service,
+        held: Option<&Service>,
+    ) -> Result<(), Status> {
+        let holder = held
+            .map(|held| held.path_ids.as_slice())
+            .unwrap_or_default();
+        let is_there = held.is_some_and(|held| {
+            !holder.is_empty() && held.payload == service.payload && held.matches == service.matches
+        });
+        let (policies, name) = (&self.0.policies, service.name.as_str());
+        if peer.is_some() && is_there {
+            judge(policies, caller, peer, name, &[])?;
+            service.path_ids = holder.to_vec();
+            return Ok(());
+        }
+        judge(policies, caller, peer, name, holder)?;
+        identify(&mut service.path_ids, caller);
+        Ok(())
     }
 
     /// A watch with the word that the server stops as its end, so that those

@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use carrick_chain::Tokens;
+use carrick_policy::Policies;
 use carrick_types::{EndpointName, ServiceName, Token};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +23,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) struct Shared {
     state: Mutex<State>,
     tokens: Option<Arc<dyn Tokens>>,
+    pub(super) policies: Policies,
     /// Something may expire earlier than it did.
     pub(super) sooner: Notify,
     /// Something waits to be written.
@@ -89,6 +91,7 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             tokens: options.tokens,
+            policies: options.policies,
             sooner: Notify::new(),
             dirty: Notify::new(),
             written: options
@@ -157,9 +160,31 @@ impl Shared {
         self.write(change).await
     }
 
-    pub(super) async fn register_service(&self, service: Service) -> Result<Arc<Service>, Failed> {
+    /// The live endpoint of a name.
+    pub(super) fn endpoint(&self, name: &EndpointName) -> Option<Arc<Endpoint>> {
+        let query = EndpointQuery::by_name(name.clone());
+        let found = self.lock().registry.find_endpoints(&query, now().instant);
+        found.into_iter().next()
+    }
+
+    /// The service of a name.
+    pub(super) fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        self.lock().registry.service(name).cloned()
+    }
+
+    /// Registers a service; `None` if that of its name is no longer `seen`, of
+    /// which it was decided who may change it.
+    pub(super) async fn register_service(
+        &self,
+        service: Service,
+        seen: Option<&Arc<Service>>,
+    ) -> Result<Option<Arc<Service>>, Failed> {
         let (after, change) = {
             let mut state = self.lock();
+            let held = state.registry.service(&service.name);
+            if held.map(Arc::as_ptr) != seen.map(Arc::as_ptr) {
+                return Ok(None);
+            }
             let change = state.registry.register_service(service)?;
             let after = change
                 .after
@@ -167,7 +192,7 @@ impl Shared {
                 .expect("a registration leaves a service");
             (after, state.service_changed(&change))
         };
-        self.write(change).await.map(|()| after)
+        self.write(change).await.map(|()| Some(after))
     }
 
     pub(super) async fn unregister_service(&self, name: &ServiceName) -> Result<(), Failed> {
